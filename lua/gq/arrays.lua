@@ -3,11 +3,11 @@
 
 local gq = ...
 local core = gq.core
-local define = core.define
+local define, expect = core.define, core.expect
 local describe, fail, traced, need, options = core.describe, core.fail, core.traced, core.need, core.options
 
 local function check(x, what)
-  if not gq.is_tensor(x) then fail(("%s: tensor expected, got %s"):format(what, describe(x))) end
+  expect(gq.is_tensor(x), what, "tensor", x)
   return x
 end
 
@@ -141,7 +141,7 @@ end, "x:roll(shift, dim): entry i goes to i + shift, and those beyond the end to
 -- {m, n} of bool: j - i compared with k.
 local function band(x, k, compare, what)
   check(x, what)
-  if x:dim() < 2 then fail(("%s: at least two dimensions expected, got %s"):format(what, describe(x))) end
+  expect(x:dim() >= 2, what, "at least two dimensions", x)
   k = integer(k or 0, "k", what)
   local rank, o = x:dim(), { dtype = "int64" }
   local m, n = x.shape[rank - 1], x.shape[rank]
@@ -345,9 +345,7 @@ end
 
 function gq.einsum(spec, ...)
   local what = "gq.einsum"
-  if type(spec) ~= "string" then
-    fail(("%s: a string as \"ij,jk->ik\" expected, got %s"):format(what, describe(spec)))
-  end
+  expect(type(spec) == "string", what, "a string as \"ij,jk->ik\"", spec)
   local list = { ... }
   if #list == 1 and type(list[1]) == "table" then list = table.move(list[1], 1, #list[1], 1, {}) end
   if #list == 0 then fail(what .. ": at least one tensor expected") end

@@ -320,9 +320,7 @@ local function moves_of(set, o, n, seed, what)
   if o.augment == nil then return nil end
   local where = what .. ": augment"
   local given = options(need(o, "augment", "table", nil, what), "flip crop", where)
-  if not gq.is_tensor(set.x) or set.x:dim() ~= 4 then
-    gq.core.fail(("%s: x: images {n, c, h, w} expected, got %s"):format(where, describe(set.x)))
-  end
+  gq.core.expect(gq.is_tensor(set.x) and set.x:dim() == 4, where, "x: images {n, c, h, w}", set.x)
   seed = seed or gq.randint(0, 1 << 52, 1):item()
   return gq.core.moves(n, set.x.shape, given, gq.split_seed(seed, "augment"), where)
 end

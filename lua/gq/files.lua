@@ -3,7 +3,7 @@
 
 local gq = ...
 local core = gq.core
-local options, describe, fail, copy = core.options, core.describe, core.fail, core.copy
+local options, describe, fail, copy, expect = core.options, core.describe, core.fail, core.copy, core.expect
 
 -- The tables among lines of JSON, of which a killed run may leave half a one.
 function core.json_lines(text)
@@ -435,9 +435,7 @@ core.checkpoint_keys = known .. " value"
 
 -- Optimiser and schedule of what is saved or loaded, lists of them as one.
 local function several(o, what)
-  if o.model ~= nil and not (type(o.model) == "table" and o.model.state_dict) then
-    fail(("%s: model: a module expected, got %s"):format(what, describe(o.model)))
-  end
+  expect(o.model == nil or type(o.model) == "table" and o.model.state_dict, what, "model: a module", o.model)
   for _, key in ipairs { "optimiser", "schedule" } do
     if o[key] ~= nil and (type(o[key]) ~= "table" or rawget(o[key], 1) == nil and not o[key].state_dict) then
       fail(("%s: %s: one of gq.optim, or a list of them, expected, got %s"):format(what, key, describe(o[key])))

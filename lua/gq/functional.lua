@@ -2,10 +2,10 @@
 -- once, in traces and to any order of derivative, and each is a method of tensors too.
 
 local gq = ...
-local describe, define, fail = gq.core.describe, gq.core.define, gq.core.fail
+local describe, define, fail, expect = gq.core.describe, gq.core.define, gq.core.fail, gq.core.expect
 
 local function checkfloat(x, what)
-  if not gq.is_tensor(x) then fail(("%s: tensor expected, got %s"):format(what, describe(x))) end
+  expect(gq.is_tensor(x), what, "tensor", x)
   if x.dtype ~= "float32" and x.dtype ~= "float64" then
     fail(("%s: a float tensor expected, got %s: convert with :to(\"float32\")"):format(what, describe(x)))
   end
@@ -40,9 +40,7 @@ local function axes(x, dims, what)
     return list
   end
   if type(dims) == "number" then dims = { dims } end
-  if type(dims) ~= "table" then
-    fail(("%s: a dimension or a list of them expected, got %s"):format(what, describe(dims)))
-  end
+  expect(type(dims) == "table", what, "a dimension or a list of them", dims)
   for _, d in ipairs(dims) do
     d = axis(x, d, what)
     if seen[d] then fail(("%s: dimension %d is given twice"):format(what, d)) end

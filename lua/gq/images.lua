@@ -4,7 +4,7 @@
 
 local gq = ...
 local core, data = gq.core, gq.data
-local options, need, fail, describe = core.options, core.need, core.fail, core.describe
+local options, need, fail, expect = core.options, core.need, core.fail, core.expect
 
 local function define(name, f, doc)
   data[name] = f
@@ -357,7 +357,7 @@ end
 
 define("images", function(root, opts)
   local what = "gq.data.images"
-  if type(root) ~= "string" then fail(("%s: a folder expected, got %s"):format(what, describe(root))) end
+  expect(type(root) == "string", what, "a folder", root)
   local o = options(opts, "channels", what)
   local channels = need(o, "channels", "integer", 3, what)
   if channels ~= 1 and channels ~= 3 then fail(what .. ": channels: 1 or 3 expected, got " .. channels) end
@@ -396,9 +396,7 @@ end
 define("augment", function(x, opts)
   local what = "gq.data.augment"
   local o = options(opts, "flip crop seed", what)
-  if not gq.is_tensor(x) or x:dim() ~= 4 then
-    fail(("%s: images {n, c, h, w} expected, got %s"):format(what, describe(x)))
-  end
+  expect(gq.is_tensor(x) and x:dim() == 4, what, "images {n, c, h, w}", x)
   local moves = core.moves(x.shape[1], x.shape, o, need(o, "seed", "integer", 0, what), what)
   if not moves then return x end
   return core.moved(x:detach():to("cpu"):contiguous(), moves:to("cpu")):to(x.device)

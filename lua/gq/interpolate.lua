@@ -5,7 +5,7 @@
 local gq = ...
 local core = gq.core
 local options, need, one_of, describe, fail = core.options, core.need, core.one_of, core.describe, core.fail
-local is_float = core.is_float
+local is_float, expect = core.is_float, core.expect
 
 -- ---- the data ----
 
@@ -14,10 +14,10 @@ local function check_times(t, what)
   if gq.is_tensor(t) then
     if core.traced(t) then fail(what .. ": times are known numbers, not traced values") end
     if t.requires_grad then fail(what .. ": times of data carry no gradient: give t:detach()") end
-    if t:dim() ~= 1 then fail(("%s: times {n} expected, got %s"):format(what, describe(t))) end
+    expect(t:dim() == 1, what, "times {n}", t)
     t = t:totable()
   end
-  if type(t) ~= "table" then fail(("%s: times in a table or tensor expected, got %s"):format(what, describe(t))) end
+  expect(type(t) == "table", what, "times in a table or tensor", t)
   local list = {}
   for i = 1, rawlen(t) do
     local v = t[i]
@@ -89,9 +89,7 @@ end
 local function check_data(x, t, o, what)
   local n = #t
   if type(x) == "table" then x = gq.tensor(x) end
-  if not is_float(x) then
-    fail(("%s: x: a float tensor expected, got %s"):format(what, describe(x)))
-  end
+  expect(is_float(x), what, "x: a float tensor", x)
   if core.traced(x) then fail(what .. ": x is a traced value: interpolate outside of the dynamics function") end
   local order = { time_dim(x, n, o, what) }
   for d = 1, x:dim() do
@@ -275,11 +273,10 @@ end
 -- t {m}, and its shape: nil for one time. In a trace t is NaN where it is outside of the data.
 local function times_of(self, t)
   local t0, t1, what = self.t0, self.t1, "gq.interpolate's path"
-  if type(t) ~= "number" and not gq.is_tensor(t) and type(t) ~= "table" then
-    fail(("%s: a time, or several in a table or tensor, expected, got %s"):format(what, describe(t)))
-  end
+  expect(type(t) == "number" or gq.is_tensor(t) or type(t) == "table", what,
+    "a time, or several in a table or tensor,", t)
   local x = gq.is_tensor(t) and t or gq.tensor(t, { dtype = self.knots.dtype })
-  if x:dim() > 1 then fail(("%s: one time or a list of them expected, got %s"):format(what, describe(x))) end
+  expect(x:dim() <= 1, what, "one time or a list of them", x)
   if x.dtype ~= self.knots.dtype then x = x:to(self.knots.dtype) end
   local many, slack = x:dim() == 1, 2 ^ -21 * math.max(math.abs(t0), math.abs(t1))
   if not many then x = x:reshape(1) end
@@ -392,10 +389,8 @@ function Cde:__tostring() return "cde: " .. tostring(self.path) end
 function gq.cde(f, path)
   local what = "gq.cde"
   core.callable(f, what .. ": f")
-  if type(path) ~= "table" or not core.is_callable(path.derivative) then
-    fail(("%s: a path made by gq.interpolate, or with a method derivative(t), expected, got %s"):format(what,
-      describe(path)))
-  end
+  expect(type(path) == "table" and core.is_callable(path.derivative), what,
+    "a path made by gq.interpolate, or with a method derivative(t),", path)
   if getmetatable(path) == Path and #path.shape == 0 then
     fail(what .. ": the path has no channels: interpolate x:unsqueeze(-1)")
   end

@@ -35,7 +35,7 @@ end
 
 function gq.checkpoint.describe(path)
   local what = "gq.checkpoint.describe"
-  if type(path) ~= "string" then fail(("%s: a path expected, got %s"):format(what, describe(path))) end
+  core.expect(type(path) == "string", what, "a path", path)
   local tensors, meta = core.read_checkpoint(path, what)
   local o, ema = type(meta.optimiser) == "table" and meta.optimiser or nil, meta.ema
   if type(ema) ~= "table" or not (math.type(ema.count) == "integer" and math.type(ema.decay)) then ema = nil end
@@ -137,9 +137,7 @@ function Keeper:__tostring() return ("keeper of %s-*.safetensors, the last %d"):
 
 function gq.checkpoint.keeper(path, opts)
   local what = "gq.checkpoint.keeper"
-  if type(path) ~= "string" or path == "" then
-    fail(("%s: a path expected, got %s"):format(what, describe(path)))
-  end
+  core.expect(type(path) == "string" and path ~= "", what, "a path", path)
   local o = options(opts, "last mode", what)
   return setmetatable({ stem = path:gsub("%.safetensors$", ""), last = need(o, "last", "count", 3, what),
     mode = one_of(o, "mode", { "min", "max" }, what) }, Keeper)

@@ -4,7 +4,7 @@
 local gq = ...
 local core = gq.core
 local define = core.define
-local describe, fail, unrolled = core.describe, core.fail, core.unrolled
+local describe, fail, unrolled, expect = core.describe, core.fail, core.unrolled, core.expect
 
 local function check(a, what)
   local shape = gq.is_tensor(a) and a.shape or {}
@@ -64,9 +64,7 @@ local function leading(x) return table.move(x.shape, 1, x:dim() - 2, 1, {}) end
 define("solve", function(a, b)
   local what = "solve"
   check(a, what)
-  if not gq.is_tensor(b) or b:dim() == 0 then
-    fail(("gq.solve: a right-hand side {..., n} or {..., n, k} expected, got %s"):format(describe(b)))
-  end
+  expect(gq.is_tensor(b) and b:dim() > 0, "gq.solve", "a right-hand side {..., n} or {..., n, k}", b)
   local rank, n = a:dim(), a.shape[a:dim()]
   local vector = b:dim() == 1 or b:dim() == rank - 1 and table.concat(b.shape, ",") == table.concat(a.shape, ",", 1,
     rank - 1)

@@ -3,7 +3,7 @@
 
 local gq = ...
 local core = gq.core
-local define, is_float = core.define, core.is_float
+local define, is_float, expect = core.define, core.is_float, core.expect
 local options, need, one_of, describe, fail = core.options, core.need, core.one_of, core.describe, core.fail
 
 local function check(x, what, name)
@@ -12,8 +12,8 @@ local function check(x, what, name)
 end
 
 local function same_shape(x, y, what)
-  if not gq.is_tensor(x) then fail(("%s: a tensor of predictions expected, got %s"):format(what, describe(x))) end
-  if not gq.is_tensor(y) then fail(("%s: a tensor of targets expected, got %s"):format(what, describe(y))) end
+  expect(gq.is_tensor(x), what, "a tensor of predictions", x)
+  expect(gq.is_tensor(y), what, "a tensor of targets", y)
   local a, b = core.dims(x.shape), core.dims(y.shape)
   if a ~= b then fail(("%s: shapes %s and %s differ"):format(what, a, b)) end
 end
@@ -133,7 +133,7 @@ end, "gq.nll_loss(log_p, labels [, {reduction}]): minus the log-probability of e
 
 local function fitted(x, dim, what)
   if type(x) == "table" and gq.is_tensor(x.mean) and gq.is_tensor(x.std) then return x end
-  if not gq.is_tensor(x) then fail(("%s: samples or {mean, std} expected, got %s"):format(what, describe(x))) end
+  expect(gq.is_tensor(x), what, "samples or {mean, std}", x)
   local n, along = 1, core.axes(x, dim or -1, what)
   for _, d in ipairs(along) do n = n * x.shape[d] end
   if n < 2 then

@@ -3,7 +3,7 @@
 local gq = ...
 local core = gq.core
 local define, is_float, dims, moments = core.define, core.is_float, core.dims, core.moments
-local options, need, describe, fail = core.options, core.need, core.describe, core.fail
+local options, need, describe, fail, expect = core.options, core.need, core.describe, core.fail, core.expect
 
 -- ---- normalisations ----
 
@@ -14,9 +14,7 @@ local function check_affine(v, shape, what, name)
 end
 
 local function check_channels(x, what)
-  if not is_float(x) or x:dim() < 2 then
-    fail(("%s: a float tensor {batch, channels, ...} expected, got %s"):format(what, describe(x)))
-  end
+  expect(is_float(x) and x:dim() >= 2, what, "a float tensor {batch, channels, ...}", x)
 end
 
 local function scaled(x, w, b)
@@ -41,11 +39,9 @@ local function layer_norm(x, shape, w, b, opts)
   local what = "gq.layer_norm"
   if type(w) == "table" and not gq.is_tensor(w) then w, opts = nil, w end
   local o = options(opts, "eps", what)
-  if not is_float(x) then fail(("%s: a float tensor expected, got %s"):format(what, describe(x))) end
+  expect(is_float(x), what, "a float tensor", x)
   if type(shape) == "number" then shape = { shape } end
-  if type(shape) ~= "table" or #shape < 1 then
-    fail(("%s: the sizes of the last dimensions expected, got %s"):format(what, describe(shape)))
-  end
+  expect(type(shape) == "table" and #shape > 0, what, "the sizes of the last dimensions", shape)
   local d = x:dim()
   if #shape > d or dims({ table.unpack(x.shape, d - #shape + 1) }) ~= dims(shape) then
     fail(("%s: an input whose last dimensions are %s expected, got %s"):format(what, dims(shape), describe(x)))
@@ -87,9 +83,7 @@ define("group_norm", group_norm, "gq.group_norm(x, groups [, w, b] [, {eps = 1e-
 
 define("instance_norm", function(x, w, b, opts)
   local what = "gq.instance_norm"
-  if not is_float(x) or x:dim() < 3 then
-    fail(("%s: a float tensor {batch, channels, ...} of images or signals expected, got %s"):format(what, describe(x)))
-  end
+  expect(is_float(x) and x:dim() >= 3, what, "a float tensor {batch, channels, ...} of images or signals", x)
   return group_norm(x, math.max(x.shape[2], 1), w, b, opts)
 end, "gq.instance_norm(x [, w, b] [, {eps = 1e-5}]): mean 0 and variance 1 over each channel of each sample, then w " ..
   "and b channel by channel")
@@ -122,7 +116,7 @@ local function batch_norm(x, mean, var, w, b, opts)
   end
   local list, n = list_of(3, d), x:numel() // math.max(shape[1], 1)
   table.insert(list, 1, 1)
-  if n < 2 then fail(("%s: in training, more than one value a channel expected, got %s"):format(what, describe(x))) end
+  expect(n > 1, what, "in training, more than one value a channel", x)
   local m, v = moments(x, list, 0)
   if mean then follow(mean, m, momentum) end
   if var then follow(var, v * (n / (n - 1)), momentum) end
@@ -144,11 +138,9 @@ core.whole_channels = whole_channels
 local function dropout(x, p, opts, what, shape_of)
   if type(p) == "table" then p, opts = nil, p end
   local o = options(opts, "training seed", what)
-  if not is_float(x) then fail(("%s: a float tensor expected, got %s"):format(what, describe(x))) end
+  expect(is_float(x), what, "a float tensor", x)
   if p == nil then p = 0.5 end
-  if type(p) ~= "number" or not (p >= 0 and p < 1) then
-    fail(("%s: p in [0, 1) expected, got %s"):format(what, describe(p)))
-  end
+  expect(type(p) == "number" and p >= 0 and p < 1, what, "p in [0, 1)", p)
   if p == 0 or not need(o, "training", "boolean", true, what) then return x end
   local keep = gq.rand(shape_of(x), { seed = o.seed, device = x.device }):ge(p)
   return gq.where(keep, x * (1 / (1 - p)), 0)
@@ -160,9 +152,7 @@ end, "gq.dropout(x [, p = 0.5] [, {training = true, seed}]): zeros with probabil
 
 define("dropout2d", function(x, p, opts)
   local what = "gq.dropout2d"
-  if is_float(x) and x:dim() < 3 then
-    fail(("%s: images or signals {batch, channels, ...} expected, got %s"):format(what, describe(x)))
-  end
+  expect(not is_float(x) or x:dim() >= 3, what, "images or signals {batch, channels, ...}", x)
   return dropout(x, p, opts, what, whole_channels)
 end, "gq.dropout2d(x [, p = 0.5] [, {training = true, seed}]): gq.dropout of whole channels of {batch, channels, ...}")
 
@@ -176,9 +166,7 @@ local function embedding(indices, w, more)
   if not gq.is_tensor(indices) or indices.dtype ~= "int64" then
     fail(("%s: indices are an int64 tensor and count from 1, got %s"):format(what, describe(indices)))
   end
-  if not gq.is_tensor(w) or w:dim() ~= 2 then
-    fail(("%s: a weight {entries, size} expected, got %s"):format(what, describe(w)))
-  end
+  expect(gq.is_tensor(w) and w:dim() == 2, what, "a weight {entries, size}", w)
   local low, high = 1, w.shape[1]
   if indices:numel() > 0 and core.solving() ~= true then       -- in a trace there are no numbers yet
     low, high = math.min(low, indices:min():item()), math.max(high, indices:max():item())

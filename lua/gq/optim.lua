@@ -403,8 +403,7 @@ function Ema:load_state_dict(t)
 end
 
 function gq.core.check_ema(ema, what)
-  if getmetatable(ema) ~= Ema then fail(("%s: ema: what gq.optim.ema(net) returns expected, got %s"):format(what,
-    describe(ema))) end
+  gq.core.expect(getmetatable(ema) == Ema, what, "ema: what gq.optim.ema(net) returns", ema)
 end
 
 function optim.ema(params, opts)

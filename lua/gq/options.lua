@@ -130,6 +130,11 @@ local function describe(v)
   return type(v)
 end
 
+-- expect(ok, "gq.dot", "a vector", v): unless ok, the error "gq.dot: a vector expected, got number 3".
+local function expect(ok, what, wanted, v)
+  if not ok then fail(("%s: %s expected, got %s"):format(what, wanted, describe(v))) end
+end
+
 -- need(o, "epochs", "integer", default, what): one option of the right type. kind: a Lua type, "integer",
 -- "positive" (a number above 0), "count" (an integer of at least 1), "callable" or "tensor"; any of several
 -- with "|" between them.
@@ -202,6 +207,7 @@ gq.core.options = options
 gq.core.is_float = is_float
 gq.core.define = define
 gq.core.is_callable = tests.callable
+gq.core.expect = expect
 gq.core.need = need
 gq.core.one_of = one_of
 gq.core.copy = copy

@@ -4,7 +4,7 @@
 
 local gq = ...
 local core = gq.core
-local define, is_float = core.define, core.is_float
+local define, is_float, expect = core.define, core.is_float, core.expect
 local options, need, one_of, describe, fail = core.options, core.need, core.one_of, core.describe, core.fail
 local dims = core.dims
 
@@ -107,7 +107,7 @@ local function pad(x, pads, opts, value)
   if mode ~= "constant" and o.value ~= nil then
     fail(("gq.pad: mode %q takes no value, got %s: that is for mode \"constant\""):format(mode, describe(o.value)))
   end
-  if not gq.is_tensor(x) then fail(("gq.pad: a tensor expected, got %s"):format(describe(x))) end
+  expect(gq.is_tensor(x), "gq.pad", "a tensor", x)
   if type(pads) ~= "table" or gq.is_tensor(pads) or #pads % 2 ~= 0 or #pads > 2 * x:dim() then
     fail(("gq.pad: {before, after} of the last dimension, then of the one before it expected, for at most %d, got %s"):
       format(x:dim(), type(pads) == "table" and not gq.is_tensor(pads) and dims(pads) or describe(pads)))
@@ -179,9 +179,7 @@ end
 local function padding_of(p, k, apart, step, what)
   local n, before, after = #k, {}, {}
   if p == "valid" then p = 0 end
-  if type(p) == "string" and p ~= "same" then
-    fail(("%s: padding: integers, \"same\" or \"valid\" expected, got %s"):format(what, describe(p)))
-  end
+  expect(type(p) ~= "string" or p == "same", what, "padding: integers, \"same\" or \"valid\"", p)
   local given = p ~= "same" and several(p or 0, n, 0, what, "padding")
   for i = 1, n do
     if not given and step[i] ~= 1 then
@@ -455,10 +453,8 @@ local function upsample(x, factor, opts)
   local o = options(opts, "size scale_factor mode align_corners", what)
   local mode = one_of(o, "mode", { "nearest", "linear", "bilinear" }, what)
   local n = gq.is_tensor(x) and x:dim() - 2 or 0
-  if not is_float(x) or n < 1 or n > 2 then
-    fail(("%s: a float tensor {batch, channels, length} or {batch, channels, h, w} expected, got %s"):format(what,
-      describe(x)))
-  end
+  expect(is_float(x) and (n == 1 or n == 2), what,
+    "a float tensor {batch, channels, length} or {batch, channels, h, w}", x)
   if n ~= 1 and mode == "linear" or n ~= 2 and mode == "bilinear" then
     fail(("%s: mode %q is not for %s"):format(what, mode, describe(x)))
   end

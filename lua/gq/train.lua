@@ -26,7 +26,7 @@
 
 local gq = ...
 local core = gq.core
-local options, need, describe, fail = core.options, core.need, core.describe, core.fail
+local options, need, describe, fail, expect = core.options, core.need, core.describe, core.fail, core.expect
 
 local known = "model loss optimiser data batch_size shuffle augment seed epochs validate name logger checkpoint " ..
   "resume progress on_epoch on_step clip schedule steps monitor mode patience keep_best accumulate ema"
@@ -456,9 +456,7 @@ local function prepare(given)
   for _, key in ipairs { "epochs", "steps" } do
     if o[key] and o[key] < 0 then fail(("gq.train: %s: at least 0 expected, got %s"):format(key, o[key])) end
   end
-  if type(o.model) ~= "table" or not o.model.state_dict then
-    fail(("gq.train: model: a module expected, got %s"):format(describe(o.model)))
-  end
+  expect(type(o.model) == "table" and o.model.state_dict, "gq.train", "model: a module", o.model)
   steps_of(o, "optimiser", "one of gq.optim", "schedule")
   if o.schedule ~= nil then steps_of(o, "schedule", "one of gq.optim.schedule", "optimiser") end
   for _, part in ipairs(o.schedule and (o.schedule.parts or { o.schedule }) or {}) do

@@ -6,9 +6,7 @@ local options, need, describe, define, fail = core.options, core.need, core.desc
 local several, uniform = core.several, core.uniform_parameter
 
 local function channels(n, what, name)
-  if math.type(n) ~= "integer" or n < 1 then
-    fail(("%s: %s: an integer of at least 1 expected, got %s"):format(what, name, describe(n)))
-  end
+  core.expect(math.type(n) == "integer" and n >= 1, what, name .. ": an integer of at least 1", n)
   return n
 end
 
@@ -191,7 +189,7 @@ local LayerNorm = define("LayerNorm", "nn.LayerNorm(n | {sizes} [, {eps = 1e-5, 
 function LayerNorm:init(sizes, opts)
   local what = "nn.LayerNorm"
   if type(sizes) == "number" then sizes = { sizes } end
-  if type(sizes) ~= "table" or #sizes < 1 then fail(("%s: sizes expected, got %s"):format(what, describe(sizes))) end
+  core.expect(type(sizes) == "table" and #sizes > 0, what, "sizes", sizes)
   rawset(self, "sizes", several(sizes, #sizes, 1, what, "sizes"))
   affine(self, self.sizes, options(opts, "eps affine dtype", what), what)
 end

@@ -9,9 +9,7 @@ gq.nn.init = init
 
 local function define(name, f, doc)
   local function checked(t, ...)
-    if not core.is_float(t) then
-      fail(("nn.init.%s: a float tensor expected, got %s"):format(name, describe(t)))
-    end
+    core.expect(core.is_float(t), "nn.init." .. name, "a float tensor", t)
     local x = f(t, ...)
     gq.no_grad(function() t:copy_(x) end)
     return t
@@ -25,7 +23,7 @@ local function like(t) return { dtype = t.dtype, device = t.device } end
 -- Inputs and outputs of one number of a layer's: {out, in, k..}.
 local function fans(t, what)
   local s = t.shape
-  if #s < 2 then fail(("nn.init.%s: at least 2 dimensions expected, got %s"):format(what, describe(t))) end
+  core.expect(#s >= 2, "nn.init." .. what, "at least 2 dimensions", t)
   local k = 1
   for i = 3, #s do k = k * s[i] end
   return s[2] * k, s[1] * k
@@ -72,7 +70,7 @@ end, "nn.init.trunc_normal_(t [, mean = 0 [, std = 1 [, a = -2 [, b = 2]]]]): no
 
 define("eye", function(t)
   local s = t.shape
-  if #s ~= 2 then fail(("nn.init.eye: a matrix expected, got %s"):format(describe(t))) end
+  core.expect(#s == 2, "nn.init.eye", "a matrix", t)
   local n = math.max(s[1], s[2])
   return gq.eye(n, like(t))[{ { 1, s[1] }, { 1, s[2] } }]
 end, "nn.init.eye_(t): a matrix with ones on its diagonal, in place; returns t")
@@ -155,7 +153,7 @@ end
 
 define("orthogonal", function(t, g)
   local s = t.shape
-  if #s < 2 then fail(("nn.init.orthogonal: at least 2 dimensions expected, got %s"):format(describe(t))) end
+  core.expect(#s >= 2, "nn.init.orthogonal", "at least 2 dimensions", t)
   local n, m = s[1], t:numel() // math.max(s[1], 1)
   if n * m == 0 then return t end
   local q = n <= m and orthonormal(n, m) or orthonormal(m, n):t()

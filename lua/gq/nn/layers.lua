@@ -16,9 +16,7 @@ end
 local function dimension(opts, what)
   local dim = options(opts, "dim", what).dim
   if dim == nil then return -1 end
-  if math.type(dim) ~= "integer" or dim == 0 then
-    core.fail(("%s: dim: a dimension, 1 the first and -1 the last, expected, got %s"):format(what, describe(dim)))
-  end
+  core.expect(math.type(dim) == "integer" and dim ~= 0, what, "dim: a dimension, 1 the first and -1 the last,", dim)
   return dim
 end
 
@@ -150,9 +148,7 @@ local function dropout(name, least, together, doc)
     rawset(self, "p", p)
   end
   function class:forward(x)
-    if gq.is_tensor(x) and x:dim() < least then
-      core.fail(("%s: images or signals {batch, channels, ...} expected, got %s"):format(what, describe(x)))
-    end
+    core.expect(not gq.is_tensor(x) or x:dim() >= least, what, "images or signals {batch, channels, ...}", x)
     if not self.training or self.p == 0 then return x end
     return gq.where(mask(self, x), x * (1 / (1 - self.p)), 0)
   end
@@ -180,13 +176,9 @@ local Unflatten = define("Unflatten", "nn.Unflatten{sizes...} or nn.Unflatten(di
   "dimension, or dim, as several")
 function Unflatten:init(dim, sizes)
   if sizes == nil then dim, sizes = -1, dim end
-  if math.type(dim) ~= "integer" then
-    core.fail(("nn.Unflatten: a dimension and sizes expected, got %s"):format(describe(dim)))
-  end
+  core.expect(math.type(dim) == "integer", "nn.Unflatten", "a dimension and sizes", dim)
   rawset(self, "dim", dim)
-  if type(sizes) ~= "table" or #sizes == 0 then
-    core.fail(("nn.Unflatten: a list of sizes expected, got %s"):format(describe(sizes)))
-  end
+  core.expect(type(sizes) == "table" and #sizes > 0, "nn.Unflatten", "a list of sizes", sizes)
   for _, n in ipairs(sizes) do size(n, "nn.Unflatten", "size") end
   rawset(self, "sizes", { table.unpack(sizes) })
 end

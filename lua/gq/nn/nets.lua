@@ -9,13 +9,9 @@ local function check_layers(list, what, more)
   if more ~= nil or is_module(list) then
     core.fail(("%s takes one list: %s{a, b, ...}"):format(what, what))
   end
-  if type(list) ~= "table" then
-    core.fail(("%s: a list of modules expected, got %s"):format(what, describe(list)))
-  end
+  core.expect(type(list) == "table", what, "a list of modules", list)
   for i, m in ipairs(list) do
-    if not is_module(m) and type(m) ~= "function" then
-      core.fail(("%s: entry %d: a module or a function expected, got %s"):format(what, i, describe(m)))
-    end
+    core.expect(is_module(m) or type(m) == "function", what, ("entry %d: a module or a function"):format(i), m)
   end
 end
 
@@ -52,9 +48,7 @@ function Sequential:forward(t, x)
 end
 
 local function callable(f, what)
-  if not is_module(f) and type(f) ~= "function" then
-    core.fail(("%s: a module or a function expected, got %s"):format(what, describe(f)))
-  end
+  core.expect(is_module(f) or type(f) == "function", what, "a module or a function", f)
   return f
 end
 

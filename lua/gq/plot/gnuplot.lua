@@ -24,9 +24,7 @@ end
 local function color_of(layer)
   local c = layer.color
   if math.type(c) == "integer" then return palette[(c - 1) % #palette + 1] end
-  if type(c) ~= "string" or not c:match("^#%x%x%x%x%x%x$") then
-    fail(("gq.plot: color: \"#rrggbb\" or 1, 2, ... expected, got %s"):format(gq.core.describe(c)))
-  end
+  gq.core.expect(type(c) == "string" and c:match("^#%x%x%x%x%x%x$"), "gq.plot", "color: \"#rrggbb\" or 1, 2, ...", c)
   return c
 end
 gnuplot.color_of = color_of
@@ -220,9 +218,7 @@ end
 
 -- The picture appears at the path whole, or not at all.
 function gnuplot.save(p, path)
-  if type(path) ~= "string" then
-    fail(("gq.plot: a path that ends in .svg, .png or .pdf expected, got %s"):format(gq.core.describe(path)))
-  end
+  gq.core.expect(type(path) == "string", "gq.plot", "a path that ends in .svg, .png or .pdf", path)
   local suffix = path:match("%.(%w+)$")
   local terminal = suffix and terminals[suffix:lower()]
   if not terminal or path:find("[%c]") then

@@ -414,7 +414,7 @@ local function make(kind, default, given)
   end
   local o = options(named(items), plot_options, "gq.plot." .. kind)
   local log = o.log == nil and {} or log_of[o.log]
-  if not log then fail(("gq.plot.%s: log: \"x\", \"y\" or \"xy\" expected, got %s"):format(kind, describe(o.log))) end
+  gq.core.expect(log, "gq.plot." .. kind, "log: \"x\", \"y\" or \"xy\"", o.log)
   if #items == 0 then fail(("gq.plot.%s: nothing to draw: give {x, y}, or several such"):format(kind)) end
   local self = { kind = kind, layers = {}, log = log }
   for k, item in ipairs(items) do
@@ -497,7 +497,7 @@ local function check_entry(p)
 end
 
 function plot.panels(given)
-  if type(given) ~= "table" then fail(("gq.plot.panels: a table of rows expected, got %s"):format(describe(given))) end
+  gq.core.expect(type(given) == "table", "gq.plot.panels", "a table of rows", given)
   local o = options(named(given), "title size out", "gq.plot.panels")
   local self = { kind = "panels", rows = {}, columns = 0, title = o.title and tostring(o.title):gsub("%c", " "),
     size = o.size }

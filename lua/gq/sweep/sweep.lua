@@ -6,7 +6,7 @@
 
 local gq = ...
 local core = gq.core
-local options, need, describe, fail = core.options, core.need, core.describe, core.fail
+local options, need, describe, fail, expect = core.options, core.need, core.describe, core.fail, core.expect
 local configs, slurm, tabulate = core.sweeping.configs, core.sweeping.slurm, core.sweeping.tabulate
 
 local known <const> = "script grid list options seeds seed workers threads out time_limit memory_limit retries " ..
@@ -26,9 +26,7 @@ end
 
 -- Of every run the last line, in the order of their first ones; results.jsonl and those of shards.
 local function results(directory)
-  if type(directory) ~= "string" then
-    fail(("gq.sweep_results: the directory of a sweep expected, got %s"):format(describe(directory)))
-  end
+  expect(type(directory) == "string", "gq.sweep_results", "the directory of a sweep", directory)
   local names, why = core.directory(directory)
   if not names then fail("gq.sweep_results: " .. why) end
   table.sort(names)

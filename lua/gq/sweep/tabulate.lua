@@ -3,7 +3,7 @@
 
 local gq = ...
 local core = gq.core
-local options, one_of, describe, fail = core.options, core.one_of, core.describe, core.fail
+local options, one_of, describe, fail, expect = core.options, core.one_of, core.describe, core.fail, core.expect
 
 -- ---- figures of a line {config, summary, seconds, ...} ----
 
@@ -226,7 +226,7 @@ local signs <const> = { text = " +- ", markdown = " ± ", latex = " $\\pm$ " }
 
 local function tabulate(lines, given)
   local what = "gq.tabulate"
-  if type(lines) ~= "table" then fail(("%s: the lines of a sweep expected, got %s"):format(what, describe(lines))) end
+  expect(type(lines) == "table", what, "the lines of a sweep", lines)
   local o = options(given, "by mean format", what)
   local format = one_of(o, "format", { "text", "markdown", "latex", "csv" }, what)
   local good = {}
