@@ -12,12 +12,11 @@ teardown(function() os.execute("rm -r " .. folder) end)
 local function train(figures, given)
   local m = gq.nn.Module:extend("One")()
   m.w = gq.tensor({ 0 }, { requires_grad = true })
-  local o = {
+  local o = helper.with({
     model = m, data = { x = gq.zeros(1), y = gq.zeros(1) }, epochs = #figures - 1, progress = false,
     loss = function(net) return -net.w:sum() end, optimiser = gq.optim.sgd({ m.w }, { lr = 1 }),
     validate = function(_, epoch) return { test_loss = figures[epoch + 1] } end,
-  }
-  for k, v in pairs(given or {}) do o[k] = v end
+  }, given)
   if type(o.schedule) == "table" and o.schedule.patience then
     o.schedule = gq.optim.schedule.plateau(o.optimiser, o.schedule)
   end

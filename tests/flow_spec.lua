@@ -16,11 +16,7 @@ local function network(D, seed)
   return nn.mlp { sizes = { D, 8, D }, activation = "tanh", time = true, dtype = "float64" }
 end
 
-local function flow_of(net, D, more)
-  local o = { net = net, dim = D, solver = tight }
-  for k, v in pairs(more or {}) do o[k] = v end
-  return gq.flow(o)
-end
+local function flow_of(net, D, more) return gq.flow(helper.with({ net = net, dim = D, solver = tight }, more)) end
 
 -- Points of an n x n grid of cells over [-r, r]^2, {n n, 2}, and the area of a cell.
 local function grid(n, r)

@@ -18,11 +18,8 @@ end
 
 -- gradient = "check" by the n nodes that its 2n are compared with.
 local function wrong(make, options, with_z0)
-  local plain, checked = {}, {}
-  for k, v in pairs(options) do plain[k], checked[k] = v, v end
-  plain.gradient, checked.gradient = "gq", "check"
-  local error, info = solve(make(), plain, with_z0)
-  local fine, check = solve(make(), checked, with_z0)
+  local error, info = solve(make(), helper.with(options, { gradient = "gq" }), with_z0)
+  local fine, check = solve(make(), helper.with(options, { gradient = "check" }), with_z0)
   return math.max(error, fine), info, check
 end
 
@@ -31,12 +28,8 @@ local function row(name, make, options, more)
   rows[#rows + 1] = { name = name, make = make, options = options, more = more or {} }
 end
 local function at(tol, more)
-  local o = { rtol = tol, atol = tol }
-  for k, v in pairs(more or {}) do o[k] = v end
-  o.gq = {}                                      -- the paper's choices: what has no error control of its own
-  for k, v in pairs(more and more.gq or {}) do o.gq[k] = v end
-  o.gq.paper = true
-  return o
+  -- the paper's choices: what has no error control of its own
+  return helper.with({ rtol = tol, atol = tol }, more, { gq = helper.with(more and more.gq, { paper = true }) })
 end
 
 -- z' = -z + theta sin(w t) at theta = 0: n = 5 whatever w is. Errors in theta: 2e-4, 5e-2, 10, 0.08 (0.7 with 2n),
@@ -187,11 +180,7 @@ describe("info.spectrum", function()
     for _, p in ipairs(net:parameters()) do flat(p.grad:totable(), grads) end
     return info, grads
   end
-  local function guarded(n, more)
-    local o = { gq = { nodes = n, guards = true } }
-    for k, v in pairs(more or {}) do o[k] = v end
-    return o
-  end
+  local function guarded(n, more) return helper.with({ gq = { nodes = n, guards = true } }, more) end
 
   it("does not depend on rows at once, threads, the size of the batch or panels' order", function()
     for _, rows_ in ipairs { 1, 7, 64, 200 } do

@@ -5,7 +5,7 @@ local gq = require "gq"
 local helper = require "tests.helper"
 local problems = require "tests.problems"
 
-local vector, message = problems.vector, helper.message
+local vector, message, refused = problems.vector, helper.message, helper.refused
 local exact = dofile("tests/data/detest.lua")
 
 local function none(options)
@@ -139,8 +139,7 @@ describe("times", function()
   it("not monotone are an error with the index and both values", function()
     for _, case in ipairs { { { 0, 1, 0.5 }, "3", "0.5", "1" }, { { 3, 1, 2 }, "3", "2", "1" },
                             { { 0, 0, 1, 2, 1.25 }, "5", "1.25", "2" } } do
-      local text = message(gq.odeint, decay, vector { 1 }, case[1], none())
-      for i = 2, 4 do assert.truthy(text:find(case[i], 1, true), text) end
+      refused({ table.unpack(case, 2, 4) }, gq.odeint, decay, vector { 1 }, case[1], none())
     end
   end)
 
@@ -439,21 +438,21 @@ describe("a failed solve", function()
 
   it("by a state that is not finite names it before any step", function()
     for _, bad in ipairs { 0 / 0, 1 / 0, -1 / 0 } do
-      local text = message(gq.odeint, decay, vector { 1, bad, 2 }, { 0, 1 }, none())
-      assert.truthy(text:find("z0", 1, true) and text:find("finite", 1, true) and text:find("2", 1, true), text)
+      refused({ "z0", "finite", "2" }, gq.odeint, decay, vector { 1, bad, 2 }, { 0, 1 }, none())
     end
   end)
 
   it("by a captured parameter that is not finite says so", function()
     local k = vector { { 1, 0 }, { 0 / 0, 1 } }
-    local text = message(gq.odeint, function(_, z) return k:matmul(z) end, vector { 1, 1 }, { 0, 1 }, none())
-    assert.truthy(text:find("captured", 1, true) and text:find("finite", 1, true), text)
+    refused({ "captured", "finite" }, gq.odeint, function(_, z) return k:matmul(z) end, vector { 1, 1 }, { 0, 1 },
+      none())
     for _, bad in ipairs { 0 / 0, 1 / 0, -1 / 0 } do
       local x = gq.tensor(bad, { dtype = "float64" })
-      text = message(gq.odeint, function(_, z) return x * z end, vector { 1, 1 }, { 0, 1 }, none())
-      assert.truthy(text:find("captured float64 tensor {} holds", 1, true), text)
-      text = message(gq.odeint, function(_, z) return gq.where(z:gt(2), z, bad) end, vector { 1, 1 }, { 0, 1 }, none())
-      assert.truthy(text:find("finite", 1, true) and not text:find("captured", 1, true), text)
+      refused("captured float64 tensor {} holds", gq.odeint, function(_, z) return x * z end, vector { 1, 1 }, { 0, 1 },
+        none())
+      local text = refused("finite", gq.odeint, function(_, z) return gq.where(z:gt(2), z, bad) end, vector { 1, 1 },
+        { 0, 1 }, none())
+      assert.falsy(text:find("captured", 1, true), text)
     end
   end)
 

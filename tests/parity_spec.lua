@@ -186,8 +186,7 @@ describe("parity of several tensors", function()
 
   it("and all parity is dopri5's alone", function()
     for _, method in ipairs { "bosh3", "adaptive_heun", "fehlberg2", "dopri8", "tsit5", "rk4", "kvaerno5" } do
-      local text = helper.message(gq.odeint, wave, leaf(1), { 0, 1 }, { method = method, parity = true })
-      assert.truthy(text:find("dopri5", 1, true) and text:find(method, 1, true), text)
+      helper.refused({ "dopri5", method }, gq.odeint, wave, leaf(1), { 0, 1 }, { method = method, parity = true })
     end
     helper.refused("bosh3", gq.odeint, wave, leaf(1), { 0, 1 },
       { parity = true, adjoint = { method = "bosh3" } })

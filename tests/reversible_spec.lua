@@ -15,9 +15,7 @@ local cases = {
 local grids = { { step_size = 0.07 }, { rtol = 1e-4, atol = 1e-4 }, { rtol = 1e-4, atol = 1e-4, norm = "max" }, {} }
 
 local function options(case, grid, engine)
-  local o = { method = case[1], gradient = engine or case[2], eta = case.eta }
-  for k, v in pairs(grid or {}) do o[k] = v end
-  return o
+  return helper.with({ method = case[1], gradient = engine or case[2], eta = case.eta }, grid)
 end
 
 local function name(case) return case[1] .. (case.eta and " eta " .. case.eta or "") .. ", " .. case[2] end
