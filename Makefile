@@ -195,7 +195,7 @@ $(build)/$(soname): $(library) $(build)/members
 
 cuda_sources := $(wildcard runtime/exec/cuda/*.c)
 cuda_objects := $(cuda_sources:%.c=$(build)/%.o) $(build)/runtime/exec/layout.o $(build)/runtime/tensor/shape.o \
-  $(build)/runtime/base/text.o
+  $(build)/runtime/base/text.o $(build)/runtime/base/pool.o
 emulator := $(build)/cuda/libcuda.so.1 $(build)/cuda/libnvrtc.so.13 $(build)/cuda/libcublasLt.so.13 $(build)/cuda/fork.so
 
 .PHONY: cuda emulator

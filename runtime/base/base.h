@@ -76,6 +76,15 @@ typedef struct gq_taker {
 } gq_taker;
 void *gq_take(gq_taker *t, size_t bytes);
 
+/* Arrays that go together, zeroed. Once there was no memory for one no other comes: one look at the end tells of all. */
+typedef struct gq_pool {
+  struct gq_pooled *last;
+  size_t wanted;                              /* bytes of the first that did not come; 0: all came */
+} gq_pool;
+void *gq_pooled(gq_pool *p, size_t count, size_t size);
+int gq_pool_status(const gq_pool *p);         /* GQ_OK, or what gq_nomem says */
+void gq_pool_free(gq_pool *p);
+
 /* A text that grows, or bytes: zero ends it. failed: there was no memory for what came next, which is not there. */
 typedef struct gq_text {
   char *s;

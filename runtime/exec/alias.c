@@ -48,8 +48,8 @@ static void find_couples(const gq_compiler *c, couple *of) {
 /* Where one is computed, the other costs next to nothing; in a later phase it would cost as much again. The sigmoid
 ** comes to the softplus where it is then kept in place of the value. */
 static int join_softplus(gq_compiler *c) {
-  couple *of = gq_calloc((size_t)c->n + 1, sizeof *of);
-  if (!of) return gq_nomem((size_t)c->n * sizeof *of);
+  couple *of = gq_pooled(&c->own, (size_t)c->n + 1, sizeof *of);
+  GQ_TRY(gq_pool_status(&c->own));
   find_couples(c, of);
   for (int r = 0; r < c->n; r++) {
     if (of[r].plus == GQ_NONE || of[r].sigmoid == GQ_NONE) continue;
@@ -57,7 +57,6 @@ static int join_softplus(gq_compiler *c) {
     if (*sigmoid < *plus) *plus = *sigmoid;
     else if (of[r].later == 1 && class_of(c, r) != GQ_LEAF) *sigmoid = *plus;
   }
-  gq_free(of);
   return GQ_OK;
 }
 

@@ -61,6 +61,7 @@ typedef struct gq_instr {
 
 struct gq_program {
   const gq_backend *on;
+  gq_pool own;          /* its arrays but instr */
   void *code;           /* what the backend's lowering made of it */
   int ninstr, room;
   gq_instr *instr;
@@ -117,6 +118,7 @@ typedef struct gq_fused {
 } gq_fused;
 
 typedef struct gq_compiler {
+  gq_pool own;          /* its arrays */
   const gq_graph *g;
   int n;                /* nodes */
   gq_fused **fused;     /* [n], NULL where nothing was found; NULL: nowhere */

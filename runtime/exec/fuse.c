@@ -149,15 +149,15 @@ int gq_pass_fuse(gq_compiler *c) {
   for (int r = 0; r < c->n && !any; r++)
     any = plain(c, r)->op == GQ_OP_WINDOW || plain(c, r)->op == GQ_OP_WINDOW_ADD;
   if (!any || !c->p->on->lowering->convolutions) return GQ_OK;
-  c->fused = gq_calloc((size_t)c->n + 1, sizeof *c->fused);
-  if (!c->fused) return gq_nomem((size_t)c->n * sizeof *c->fused);
+  c->fused = gq_pooled(&c->own, (size_t)c->n + 1, sizeof *c->fused);
+  GQ_TRY(gq_pool_status(&c->own));
   for (int r = 0; r < c->n; r++) {
     const gq_node *n = plain(c, r);
     gq_conv v = { .dtype = n->dtype };
     gq_ref args[2];
     if (!find(c, n, &v, args)) continue;
-    gq_fused *f = c->fused[r] = gq_calloc(1, sizeof *f);
-    if (!f) return gq_nomem(sizeof *f);
+    gq_fused *f = c->fused[r] = gq_pooled(&c->own, 1, sizeof *f);
+    GQ_TRY(gq_pool_status(&c->own));
     f->conv = v;
     f->node = (gq_node){ .op = GQ_OP_CONV, .dtype = n->dtype, .shape = n->shape, .nargs = 2 };
     f->node.arg[0] = args[0], f->node.arg[1] = args[1], f->node.args = f->node.arg;

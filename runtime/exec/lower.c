@@ -12,11 +12,10 @@ static int add_instr(gq_compiler *c, gq_instr_kind kind, int nloc, gq_instr **ou
   memset(i, 0, sizeof *i);
   i->kind = kind;
   i->nloc = nloc;
-  i->loc = gq_calloc((size_t)nloc, sizeof *i->loc);
-  if (!i->loc) return gq_nomem((size_t)nloc * sizeof *i->loc);
+  i->loc = gq_pooled(&p->own, (size_t)nloc, sizeof *i->loc);
   p->ninstr++;
   *out = i;
-  return GQ_OK;
+  return gq_pool_status(&p->own);
 }
 
 static size_t size_of(const gq_compiler *c, gq_ref r) { return gq_dtype_size(node_of(c, r)->dtype); }
@@ -111,8 +110,8 @@ static int accumulate(builder *b, int value, gq_shape shape, gq_dtype d, int out
   return GQ_OK;
 }
 
-static void *copy_of(const void *from, int n, size_t size) {
-  void *to = gq_alloc((size_t)n * size);
+static void *copy_of(gq_program *p, const void *from, int n, size_t size) {
+  void *to = gq_pooled(&p->own, (size_t)n, size);
   if (to) memcpy(to, from, (size_t)n * size);
   return to;
 }
@@ -122,9 +121,9 @@ static int finish(builder *b) {
   GQ_TRY(add_instr(b->c, INSTR_GROUP, b->nvalue, &i));
   memcpy(i->loc, b->loc, (size_t)b->nvalue * sizeof *i->loc);
   i->as.group.shape = b->shape, i->as.group.nvalue = b->nvalue, i->as.group.nop = b->nop;
-  i->as.group.value = copy_of(b->value, b->nvalue, sizeof *b->value);
-  i->as.group.op = copy_of(b->op, b->nop, sizeof *b->op);
-  return i->as.group.value && i->as.group.op ? GQ_OK : gq_nomem((size_t)b->nvalue * sizeof *b->value);
+  i->as.group.value = copy_of(b->c->p, b->value, b->nvalue, sizeof *b->value);
+  i->as.group.op = copy_of(b->c->p, b->op, b->nop, sizeof *b->op);
+  return gq_pool_status(&b->c->p->own);
 }
 
 /* The same number may be stored and read again by a later node of the group. */
@@ -318,8 +317,7 @@ static int (*const rules[GQ_NOP])(gq_compiler *c, gq_ref r) = {
 int gq_pass_lower(gq_compiler *c) {
   gq_program *p = c->p;
   builder *b = gq_alloc(sizeof *b);
-  int status = b ? GQ_OK : gq_nomem(sizeof *b);
-  int phase = 0;
+  int status = b ? GQ_OK : gq_nomem(sizeof *b), phase = 0;
   for (int u = 0; u < c->nunit && status == GQ_OK; u++) {
     const gq_unit *unit = &c->unit[u];
     while (phase <= unit->phase) p->phase[phase++] = p->ninstr;

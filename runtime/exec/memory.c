@@ -30,8 +30,8 @@ static void find_last_reads(gq_compiler *c) {
 
 static int take_constants(gq_compiler *c) {
   int count = 0;
-  c->p->constant = gq_calloc((size_t)c->n + 1, sizeof *c->p->constant);
-  if (!c->p->constant) return gq_nomem((size_t)c->n * sizeof *c->p->constant);
+  c->p->constant = gq_pooled(&c->p->own, (size_t)c->n + 1, sizeof *c->p->constant);
+  GQ_TRY(gq_pool_status(&c->p->own));
   for (int r = 0; r < c->n; r++) {
     const gq_node *n = node_of(c, r);
     gq_loc *home = &c->info[r].home;
@@ -105,8 +105,8 @@ static size_t first_fit(block *b, int *n, size_t from, size_t bytes, int last) {
 /* From `from` on; *top: the highest byte any unit uses. */
 static int place_shared(gq_compiler *c, size_t from, size_t *top) {
   int n = 0;
-  block *b = gq_calloc((size_t)c->norder + 1, sizeof *b);
-  if (!b) return gq_nomem((size_t)c->norder * sizeof *b);
+  block *b = gq_pooled(&c->own, (size_t)c->norder + 1, sizeof *b);
+  GQ_TRY(gq_pool_status(&c->own));
   *top = from;
   for (int k = 0; k < c->norder; k++) {
     gq_ref r = c->order[k];
@@ -117,7 +117,6 @@ static int place_shared(gq_compiler *c, size_t from, size_t *top) {
     info->home = (gq_loc){ .kind = LOC_ARENA, .offset = at };
     if (at + bytes_of(c, r) > *top) *top = at + bytes_of(c, r);
   }
-  gq_free(b);
   return GQ_OK;
 }
 

@@ -23,32 +23,20 @@ static int check_outputs(const gq_graph *g, int n, const gq_outspec *outs, int *
 
 static int start(gq_compiler *c, gq_program *p, int nphase) {
   size_t n = (size_t)c->n + 1, nout = (size_t)c->nout + 1;
-  c->info = gq_calloc(n, sizeof *c->info);
-  c->view = gq_calloc(n, sizeof *c->view);
-  c->order = gq_calloc(n, sizeof *c->order);
-  c->unit = gq_calloc(n + nout, sizeof *c->unit);
-  c->keep = gq_calloc(nout, sizeof *c->keep);
-  c->direct = gq_calloc(nout, sizeof *c->direct);
-  p->phase = gq_calloc((size_t)nphase + 1, sizeof *p->phase);
-  p->out = gq_calloc(nout, sizeof *p->out);
-  p->bytes = gq_calloc((size_t)p->nin + nout, sizeof *p->bytes);
+  c->info = gq_pooled(&c->own, n, sizeof *c->info);
+  c->view = gq_pooled(&c->own, n, sizeof *c->view);
+  c->order = gq_pooled(&c->own, n, sizeof *c->order);
+  c->unit = gq_pooled(&c->own, n + nout, sizeof *c->unit);
+  c->keep = gq_pooled(&c->own, nout, sizeof *c->keep);
+  c->direct = gq_pooled(&c->own, nout, sizeof *c->direct);
+  p->phase = gq_pooled(&p->own, (size_t)nphase + 1, sizeof *p->phase);
+  p->out = gq_pooled(&p->own, nout, sizeof *p->out);
+  p->bytes = gq_pooled(&p->own, (size_t)p->nin + nout, sizeof *p->bytes);
   p->nphase = nphase;
   p->nout = c->nout;
   c->p = p;
-  return c->info && c->view && c->order && c->unit && c->keep && c->direct && p->phase && p->out && p->bytes
-           ? GQ_OK
-           : gq_nomem(n * sizeof *c->view);
-}
-
-static void finish(gq_compiler *c) {
-  for (int r = 0; c->fused && r < c->n; r++) gq_free(c->fused[r]);
-  gq_free(c->fused);
-  gq_free(c->info);
-  gq_free(c->view);
-  gq_free(c->order);
-  gq_free(c->unit);
-  gq_free(c->keep);
-  gq_free(c->direct);
+  GQ_TRY(gq_pool_status(&p->own));
+  return gq_pool_status(&c->own);
 }
 
 static size_t node_bytes(const gq_compiler *c, gq_ref r) {
@@ -75,7 +63,7 @@ int gq_program_new(const gq_backend *on, const gq_graph *g, int n, const gq_outs
   made->on = on, made->nin = gq_graph_inputs(g);
   gq_compiler c = { .g = g, .n = gq_graph_size(g), .nout = n, .outs = outs };
   int status = compile(&c, made, nphase);
-  finish(&c);
+  gq_pool_free(&c.own);
   if (status == GQ_OK) *p = made;
   else gq_program_free(made);
   return status;
@@ -86,18 +74,8 @@ void gq_program_alike(gq_program *p) { p->alike = true; }
 void gq_program_free(gq_program *p_) {
   if (!p_) return;
   p_->on->lowering->release(p_);
-  for (int i = 0; i < p_->ninstr; i++) {
-    gq_instr *in = &p_->instr[i];
-    gq_free(in->loc);
-    if (in->kind != INSTR_GROUP) continue;
-    gq_free(in->as.group.value);
-    gq_free(in->as.group.op);
-  }
   gq_free(p_->instr);
-  gq_free(p_->phase);
-  gq_free(p_->constant);
-  gq_free(p_->out);
-  gq_free(p_->bytes);
+  gq_pool_free(&p_->own);
   gq_free(p_);
 }
 

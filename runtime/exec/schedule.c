@@ -222,20 +222,15 @@ static void choose_direct(gq_compiler *c) {
     }
 }
 
-static void free_list(list *s) {
-  gq_free(s->waits);
-  gq_free(s->table);
-}
-
 /* Arrays over nodes and over edges in one block. */
 static int new_list(list *s, gq_compiler *c) {
   size_t n = (size_t)c->n + 1, edges = 1, room = 2;
   for (int r = 0; r < c->n; r++) edges += (size_t)node_of(c, r)->nargs;
   while (room < 2 * n) room *= 2;
   *s = (list){ .c = c, .mask = room - 1 };
-  int *p = s->waits = gq_calloc(12 * n + 2 * edges, sizeof *p);
-  s->table = gq_alloc(room * sizeof *s->table);
-  if (!p || !s->table) return gq_nomem((12 * n + 2 * edges) * sizeof *p);
+  int *p = s->waits = gq_pooled(&c->own, 12 * n + 2 * edges, sizeof *p);
+  s->table = gq_pooled(&c->own, room, sizeof *s->table);
+  GQ_TRY(gq_pool_status(&c->own));
   int **over_nodes[] = { &s->after,      &s->head,        &s->shape,     &s->top,
                          &s->blocked,    &s->all.left,    &s->all.right, &s->all.rank,
                          &s->alike.left, &s->alike.right, &s->alike.rank };
@@ -255,6 +250,5 @@ int gq_pass_schedule(gq_compiler *c) {
     status = schedule_phase(&s, phase);
     append_outputs(c, phase);
   }
-  free_list(&s);
   return status;
 }

@@ -38,11 +38,12 @@ static void run_serial(void *context, int i) {
 /* Evaluate the computed boundaries; full[j]: address of each whole boundary value. */
 static int run_prologue(gq_binding *b, char **next, const void **full) {
   const gq_field *f = b->field;
-  const void **in = gq_calloc(f->ncapture + 1, sizeof *in);
-  void **out = gq_calloc(f->nb + 1, sizeof *out);
-  int status = in && out ? GQ_OK : gq_nomem(f->nb), n = 0;
-  for (int i = 0; status == GQ_OK && i < f->ncapture; i++) in[i] = gq_tensor_data(b->capture[i]);
-  for (int j = 0; status == GQ_OK && j < f->nb; j++) {
+  const void **in = gq_pooled(&b->own, f->ncapture, sizeof *in);
+  void **out = gq_pooled(&b->own, f->nb, sizeof *out);
+  int status = GQ_OK, n = 0;
+  GQ_TRY(gq_pool_status(&b->own));
+  for (int i = 0; i < f->ncapture; i++) in[i] = gq_tensor_data(b->capture[i]);
+  for (int j = 0; j < f->nb; j++) {
     if (f->direct[j] >= 0) {
       full[j] = in[f->direct[j]];
     } else {
@@ -51,7 +52,7 @@ static int run_prologue(gq_binding *b, char **next, const void **full) {
         gq_round64(gq_numel(gq_field_boundary_shape(f, j)) * gq_dtype_size(gq_field_boundary_dtype(f, j)));
     }
   }
-  if (status == GQ_OK && f->pro_run) {
+  if (f->pro_run) {
     void *arena = *next;
     *next += gq_round64(gq_program_arena(f->pro_run));
     if (f->lanes[0]) { /* the same bits on any number of threads */
@@ -60,8 +61,6 @@ static int run_prologue(gq_binding *b, char **next, const void **full) {
       status = p.status;
     } else status = gq_program_run(f->pro_run, 0, arena, in, out);
   }
-  gq_free(in);
-  gq_free(out);
   return status;
 }
 
@@ -77,12 +76,12 @@ int gq_capture_get(const gq_field *f, int i, gq_tensor *x, gq_tensor **out) {
 
 static int bind(gq_binding *b, gq_tensor *const *capture) {
   const gq_field *f = b->field;
-  b->capture = gq_calloc(f->ncapture + 1, sizeof *b->capture);
-  b->value = gq_calloc((size_t)f->nslices * f->nb + 1, sizeof *b->value);
+  b->capture = gq_pooled(&b->own, f->ncapture, sizeof *b->capture);
+  b->value = gq_pooled(&b->own, (size_t)f->nslices * f->nb, sizeof *b->value);
   b->bytes = binding_bytes(f);
   b->block = gq_allocate(f->on, b->bytes + 64);
-  const void **full = gq_calloc(f->nb + 1, sizeof *full);
-  int status = b->capture && b->value && b->block && full ? GQ_OK : gq_nomem(b->bytes);
+  const void **full = gq_pooled(&b->own, f->nb, sizeof *full);
+  int status = b->block ? gq_pool_status(&b->own) : gq_nomem(b->bytes);
   for (int i = 0; status == GQ_OK && i < f->ncapture; i++)
     status = gq_capture_get(f, i, capture[i], &b->capture[i]);
   char *next = b->block;
@@ -102,7 +101,6 @@ static int bind(gq_binding *b, gq_tensor *const *capture) {
         *v = (const char *)full[j] + f->first[s] * (gq_numel(whole) / whole.dim[0]) * size;
       }
     }
-  gq_free(full);
   return status;
 }
 
@@ -119,9 +117,8 @@ int gq_binding_new(const gq_field *f, gq_tensor *const *capture, gq_binding **ou
 void gq_binding_free(gq_binding *b) {
   if (!b) return;
   for (int i = 0; b->capture && i < b->field->ncapture; i++) gq_tensor_unref(b->capture[i]);
-  gq_free(b->capture);
-  gq_free(b->value);
   gq_release(b->field->on, b->block);
+  gq_pool_free(&b->own);
   gq_free(b);
 }
 

@@ -9,6 +9,7 @@
 
 typedef struct gq_binding {
   const gq_field *field;
+  gq_pool own;                 /* its arrays */
   gq_tensor **capture;         /* [ncapture] packed, referenced */
   void *block;                 /* computed boundaries and slices that had to be copied */
   size_t bytes;

@@ -38,8 +38,8 @@ size_t gq_field_slice_bytes(const gq_field *f, int s, int j) {
 /* A boundary wants a gradient if it is, or depends on, a wanted capture and is a float. */
 static int mark_wanted(gq_field *f) {
   int n = gq_graph_size(f->pro);
-  bool *needs = gq_calloc(n ? n : 1, sizeof *needs);
-  if (!needs) return gq_nomem(n);
+  bool *needs = gq_pooled(&f->own, n, sizeof *needs);
+  GQ_TRY(gq_pool_status(&f->own));
   for (gq_ref r = 0; r < n; r++) {
     const gq_node *node = gq_graph_node(f->pro, r);
     if (node->op == GQ_OP_INPUT) needs[r] = f->want_capture[node->attr.axis];
@@ -47,28 +47,26 @@ static int mark_wanted(gq_field *f) {
     needs[r] &= gq_is_float(node->dtype);
   }
   for (int j = 0; j < f->nb; j++) f->want[j] = needs[gq_graph_output(f->pro, j)];
-  gq_free(needs);
   return GQ_OK;
 }
 
 static int compile_prologue(gq_field *f) {
-  gq_outspec *outs = gq_calloc(f->nb + 1, sizeof *outs);
-  if (!outs) return gq_nomem(f->nb);
+  gq_outspec *outs = gq_pooled(&f->own, f->nb, sizeof *outs);
   int n = 0;
+  GQ_TRY(gq_pool_status(&f->own));
   for (int j = 0; j < f->nb; j++)
     if (f->direct[j] < 0) outs[n++] = (gq_outspec){ gq_graph_output(f->pro, j), 0, GQ_STORE };
-  int status = n ? gq_program_new(f->on, f->pro, n, outs, &f->pro_run) : GQ_OK;
-  gq_free(outs);
-  return status;
+  return n ? gq_program_new(f->on, f->pro, n, outs, &f->pro_run) : GQ_OK;
 }
 
 /* Captures, then one cotangent for each computed wanted boundary; adds to the captures' gradients. */
 static int compile_pull(gq_field *f) {
   int n = 0;
   gq_graph *g = gq_graph_new();
-  gq_ref *refs = gq_calloc(2 * f->nb + 3 * f->ncapture + 1, sizeof *refs);
-  gq_outspec *outs = gq_calloc(f->ncapture + 1, sizeof *outs);
-  int status = g && refs && outs ? GQ_OK : gq_nomem(f->nb);
+  gq_ref *refs = gq_pooled(&f->own, 2 * f->nb + 3 * f->ncapture, sizeof *refs);
+  gq_outspec *outs = gq_pooled(&f->own, f->ncapture, sizeof *outs);
+  f->pull_adds = gq_pooled(&f->own, f->ncapture, sizeof *f->pull_adds);
+  int status = g ? gq_pool_status(&f->own) : gq_nomem(f->nb);
   if (status == GQ_OK) {
     gq_ref *bind = refs, *out = bind + f->ncapture, *cot = out + f->nb, *grad = cot + f->nb;
     gq_inputs_like(g, f->pro, 0, bind);
@@ -84,26 +82,20 @@ static int compile_pull(gq_field *f) {
       if (f->want_capture[i] && grad[i] != GQ_NONE) outs[m++] = (gq_outspec){ grad[i], 0, GQ_ADD };
     for (int i = 0; i < f->ncapture; i++) /* remember which captures the program adds to */
       if (!n || grad[i] == GQ_NONE) bind[i] = GQ_NONE;
-    f->pull_adds = gq_calloc(f->ncapture + 1, sizeof *f->pull_adds);
-    if (!f->pull_adds) status = gq_nomem(f->ncapture);
-    else
-      for (int i = 0; i < f->ncapture; i++) f->pull_adds[i] = f->want_capture[i] && bind[i] != GQ_NONE;
+    for (int i = 0; i < f->ncapture; i++) f->pull_adds[i] = f->want_capture[i] && bind[i] != GQ_NONE;
     if (status == GQ_OK && n) status = gq_graph_status(g);
     if (status == GQ_OK && m) status = gq_program_new(f->on, g, m, outs, &f->pro_pull);
   }
   gq_graph_free(g);
-  gq_free(refs);
-  gq_free(outs);
   return status;
 }
 
 /* Room for n slices. */
 static int take_slices(gq_field *f, int n) {
-  gq_free(f->first), gq_free(f->count), gq_free(f->class_of);
-  f->first = gq_calloc(n, sizeof *f->first);
-  f->count = gq_calloc(n, sizeof *f->count);
-  f->class_of = gq_calloc(n, sizeof *f->class_of);
-  return f->first && f->count && f->class_of ? GQ_OK : gq_nomem(n * sizeof *f->first);
+  f->first = gq_pooled(&f->own, n, sizeof *f->first);
+  f->count = gq_pooled(&f->own, n, sizeof *f->count);
+  f->class_of = gq_pooled(&f->own, n, sizeof *f->class_of);
+  return gq_pool_status(&f->own);
 }
 
 static int use_whole(gq_field *f) {
@@ -354,9 +346,9 @@ static int use_lanes(gq_field *f) {
   if (gq_numel(f->shape) == 0) return GQ_OK;
   f->width = widest(f);
   int *axis = NULL, status = row_axes(f, &axis);
-  bool *each = gq_calloc(f->nb + 2, sizeof *each);
-  gq_ref *bind = gq_calloc(f->nb + 2, sizeof *bind);
-  if (status == GQ_OK && (!each || !bind)) status = gq_nomem(f->nb);
+  bool *each = gq_pooled(&f->own, f->nb + 2, sizeof *each);
+  gq_ref *bind = gq_pooled(&f->own, f->nb + 2, sizeof *bind);
+  if (status == GQ_OK) status = gq_pool_status(&f->own);
   if (status == GQ_OK) status = find_axes(f, axis);
   if (f->noise && f->noise != GQ_DIAGONAL) f->front = true; /* the noise has another shape than z */
   if (status == GQ_OK) {
@@ -365,8 +357,6 @@ static int use_lanes(gq_field *f) {
     status = lane_bodies(f, axis, each, bind);
   }
   gq_free(axis);
-  gq_free(each);
-  gq_free(bind);
   return status == GQ_EUNSUPPORTED ? lanes_fail(status) : status;
 }
 
@@ -383,17 +373,17 @@ static int field_init(gq_field *f, const gq_graph *g, const bool *want_, bool co
   const gq_node *z = gq_graph_node(g, gq_graph_input(g, 1));
   f->dtype = z->dtype, f->shape = z->shape, f->calls = gq_graph_calls(g);
   if (f->noise) GQ_TRY(gq_diffusion_check(g, f->noise, &f->gshape, &f->wshape));
-  f->want_capture = gq_calloc(f->ncapture + 1, sizeof(bool));
-  if (!f->want_capture) return gq_nomem(f->ncapture);
+  f->want_capture = gq_pooled(&f->own, f->ncapture, sizeof(bool));
+  GQ_TRY(gq_pool_status(&f->own));
   if (want_) memcpy(f->want_capture, want_, f->ncapture * sizeof(bool));
   if (lanes && gq_numel(f->shape) > 0 && f->shape.ndim > 0)
     GQ_TRY(gq_hoist_shared(g, f->shape.dim[0], &f->pro, &f->body, &f->direct));
   else GQ_TRY(gq_hoist(g, 2, &f->pro, &f->body, &f->direct));
   f->nb = gq_graph_outputs(f->pro);
   f->timed = uses(f->body, gq_graph_input(f->body, 0));
-  f->axis = gq_calloc(f->nb + 1, sizeof *f->axis);
-  f->want = gq_calloc(f->nb + 1, sizeof *f->want);
-  if (!f->axis || !f->want) return gq_nomem(f->nb);
+  f->axis = gq_pooled(&f->own, f->nb, sizeof *f->axis);
+  f->want = gq_pooled(&f->own, f->nb, sizeof *f->want);
+  GQ_TRY(gq_pool_status(&f->own));
   GQ_TRY(mark_wanted(f));
   GQ_TRY(compile_prologue(f));
   GQ_TRY(compile_pull(f));
@@ -475,10 +465,10 @@ static int direction_shared(const gq_field *f, int j, int k) {
 
 int gq_field_probes(gq_field *f) {
   if (f->direction) return GQ_OK;
-  f->directed = gq_calloc(f->nb + 1, sizeof *f->directed);
-  f->direction = gq_calloc((size_t)GQ_PROBE_INPUTS * f->nb + 1, sizeof *f->direction);
-  f->probed = gq_calloc(f->nb + 1, sizeof *f->probed);
-  if (!f->direction || !f->directed || !f->probed) return gq_nomem(f->nb);
+  f->directed = gq_pooled(&f->own, f->nb, sizeof *f->directed);
+  f->direction = gq_pooled(&f->own, (size_t)GQ_PROBE_INPUTS * f->nb, sizeof *f->direction);
+  f->probed = gq_pooled(&f->own, f->nb, sizeof *f->probed);
+  GQ_TRY(gq_pool_status(&f->own));
   for (int j = 0; j < f->nb; j++) {
     gq_probe p = gq_field_probe(f, 0, j);
     int n = f->want[j] ? p.inputs : 0;
@@ -496,9 +486,6 @@ int gq_field_probes(gq_field *f) {
 void gq_field_free(gq_field *f) {
   if (!f) return;
   for (int i = 0; i < f->ndirection; i++) gq_release(f->on, f->direction[i]);
-  gq_free(f->direction);
-  gq_free(f->directed);
-  gq_free(f->probed);
   for (int c = 0; c < 2; c++)
     if (f->class_body[c] != f->body) gq_graph_free(f->class_body[c]);
   gq_program_free(f->pro_run);
@@ -506,11 +493,7 @@ void gq_field_free(gq_field *f) {
   gq_graph_free(f->pro);
   gq_graph_free(f->body);
   gq_free(f->direct);
-  gq_free(f->axis);
-  gq_free(f->want);
-  gq_free(f->want_capture);
-  gq_free(f->pull_adds);
-  gq_free(f->first), gq_free(f->count), gq_free(f->class_of);
+  gq_pool_free(&f->own);
   gq_free(f);
 }
 

@@ -13,6 +13,7 @@
 
 /* Structure only, no numbers: one field serves every solve of the same structure; fields: one fact about that each. */
 typedef struct gq_field {
+  gq_pool own;                 /* its arrays but direct */
   const gq_backend *on;        /* what it runs on */
   gq_dtype dtype;              /* of t and the state */
   gq_shape shape;              /* of the state; dimension 1 is the row axis */

@@ -60,6 +60,7 @@ static int evaluate(pool *p, const gq_graph *g, gq_tensor *const *in, int n, con
 }
 
 typedef struct replay {
+  gq_pool own; /* its arrays */
   pool p;
   gq_solution *s;
   gq_graph *step;
@@ -102,15 +103,14 @@ static int prepare(replay *r, gq_tensor *z0, gq_tensor *t_, gq_tensor *const *ca
   if (is_program(kind.m)) GQ_TRY(gq_step_new(&sys, &kind, f->want, &r->step, &r->outs, &r->l));
   else implicit_layout(kind.m, &r->l);
   if (plan->forward.jacobian) GQ_TRY(gq_root_new(f, plan->jacobian.rows, plan->jacobian.dim, &r->root));
-  r->in = gq_calloc(r->l.nin + 1, sizeof *r->in);
-  r->out = gq_calloc(r->l.nout + 1, sizeof *r->out);
-  r->refs = gq_calloc(r->l.nout + f->nb + 1, sizeof *r->refs);
-  r->times = gq_calloc(s->nt + 1, sizeof *r->times);
-  r->bv = gq_calloc(f->nb + 1, sizeof *r->bv);
-  r->z = gq_calloc(s->nt + 1, sizeof *r->z);
-  r->stage = gq_calloc(f->nb + 3, sizeof *r->stage);
-  if (!r->in || !r->out || !r->refs || !r->times || !r->bv || !r->z || !r->stage)
-    return gq_nomem(r->l.nin * sizeof *r->in);
+  r->in = gq_pooled(&r->own, r->l.nin, sizeof *r->in);
+  r->out = gq_pooled(&r->own, r->l.nout, sizeof *r->out);
+  r->refs = gq_pooled(&r->own, r->l.nout + f->nb, sizeof *r->refs);
+  r->times = gq_pooled(&r->own, s->nt, sizeof *r->times);
+  r->bv = gq_pooled(&r->own, f->nb, sizeof *r->bv);
+  r->z = gq_pooled(&r->own, s->nt, sizeof *r->z);
+  r->stage = gq_pooled(&r->own, f->nb + 3, sizeof *r->stage);
+  GQ_TRY(gq_pool_status(&r->own));
   for (int j = 0; j < f->nb; j++) r->refs[j] = gq_graph_output(f->pro, j);
   GQ_TRY(evaluate(&r->p, f->pro, capture, f->nb, r->refs, r->bv));
   for (int k = 0; k < s->nt; k++) {
@@ -368,8 +368,7 @@ static void replay_done(replay *r) {
   gq_free(r->outs);
   gq_steplayout_done(&r->l);
   gq_root_free(r->root);
-  void *all[] = { r->in, r->out, r->refs, r->times, r->bv, r->z, r->stage };
-  for (int i = 0; i < 7; i++) gq_free(all[i]);
+  gq_pool_free(&r->own);
 }
 
 int gq_odeint_replay(gq_solution *s, gq_tensor *z0, gq_tensor *t_, gq_tensor *const *capture, gq_tensor *gz,
@@ -382,9 +381,9 @@ int gq_odeint_replay(gq_solution *s, gq_tensor *z0, gq_tensor *t_, gq_tensor *co
   gq_plan_leave(s->plan);
   if (status != GQ_OK) return status;
   int n = f->ncapture + 2;
-  gq_tensor **in = gq_calloc(2 * n, sizeof *in), **grad = gq_calloc(2 * n, sizeof *grad);
-  bool *want = gq_calloc(n, sizeof *want), recording = gq_set_recording(true);
-  if (!in || !grad || !want) status = gq_nomem(n * sizeof *in);
+  gq_tensor **in = gq_pooled(&r.own, 2 * n, sizeof *in), **grad = gq_pooled(&r.own, 2 * n, sizeof *grad);
+  bool *want = gq_pooled(&r.own, n, sizeof *want), recording = gq_set_recording(true);
+  status = gq_pool_status(&r.own);
   if (status == GQ_OK) {
     in[0] = z0, in[1] = t_;
     want[0] = s->z0_grad, want[1] = t_ != NULL;
@@ -399,8 +398,5 @@ int gq_odeint_replay(gq_solution *s, gq_tensor *z0, gq_tensor *t_, gq_tensor *co
   }
   gq_set_recording(recording);
   replay_done(&r);
-  gq_free(in);
-  gq_free(grad);
-  gq_free(want);
   return status;
 }

@@ -12,6 +12,7 @@
 #include <string.h>
 
 typedef struct back {
+  gq_pool pool; /* its arrays */
   gq_lanework x;
   gq_pullback *b;
   gq_lanepass pass;
@@ -190,8 +191,8 @@ static int bind_points(back *k) {
   const gq_field *f = k->x.lanes.f;
   const gq_evaluator *e = k->e;
   gq_lanejob *v = &k->x.v;
-  k->in = gq_calloc(e->nin + 1, sizeof *k->in), k->out = gq_calloc(e->nout + 1, sizeof *k->out);
-  if (!k->in || !k->out) return gq_nomem(e->nin * sizeof *k->in);
+  k->in = gq_pooled(&k->pool, e->nin, sizeof *k->in), k->out = gq_pooled(&k->pool, e->nout, sizeof *k->out);
+  GQ_TRY(gq_pool_status(&k->pool));
   k->in[0] = k->t, k->in[1] = k->z, k->in[2] = k->a;
   for (int j = 0; j < f->nb; j++) k->in[3 + j] = f->axis[j] < 0 ? k->b->s->bind->value[j] : k->cut[j];
   for (int r = 0; r < e->nq; r++)
@@ -214,10 +215,12 @@ static int open(back *k, void *left) {
     k->e = plan->products ? &plan->many[0] : NULL;
     kind = (gq_lanework_kind){ k->pass, sizeof(gq_laneadjoint), &plan->backward, &plan->adjoint, k->e };
   }
-  k->own.at = gq_calloc(f->nb + 1, sizeof *k->own.at);
-  k->cut = gq_calloc(f->nb + 1, sizeof *k->cut), k->cut_grad = gq_calloc(f->nb + 1, sizeof *k->cut_grad);
+  k->own.at = gq_pooled(&k->pool, f->nb, sizeof *k->own.at);
+  k->cut = gq_pooled(&k->pool, f->nb, sizeof *k->cut),
+  k->cut_grad = gq_pooled(&k->pool, f->nb, sizeof *k->cut_grad);
   k->count = gq_allocate(f->on, counts + 64);
-  if (!k->own.at || !k->cut || !k->cut_grad || !k->count) return gq_nomem(counts);
+  GQ_TRY(gq_pool_status(&k->pool));
+  if (!k->count) return gq_nomem(counts);
   gq_zero(f->on, k->count, counts);
   take_own(k, &t);
   GQ_TRY(gq_lanework_open(&k->x, s, &kind, t.used, &at));
@@ -316,11 +319,7 @@ int gq_samples_by_device(gq_pullback *b, void *left) {
   if (status == GQ_OK && direct) add_first(&k);
   for (int i = 0; i < 3; i++)
     if (*block[i]) gq_release(on, *block[i]);
-  gq_free(k.own.at);
-  gq_free(k.cut);
-  gq_free(k.cut_grad);
-  gq_free(k.in);
-  gq_free(k.out);
+  gq_pool_free(&k.pool);
   gq_lanework_close(&k.x);
   return status;
 }

@@ -181,7 +181,7 @@ static int check_inputs(gq_graph *dst, const gq_graph *src, int64_t n, const gq_
 }
 
 typedef struct scratch {
-  void *block;
+  gq_pool own;
   gq_ref *map, *args; /* src node -> dst node; operands */
   gq_shape *shape;
   bool *on, *need, *arg_on;
@@ -189,15 +189,13 @@ typedef struct scratch {
 
 static int scratch_init(scratch *w, const gq_graph *src) {
   size_t size = (size_t)src->size, most = (size_t)gq_graph_most(src);
-  size_t bytes = most * (sizeof(gq_shape) + sizeof(gq_ref) + 1) + size * (sizeof(gq_ref) + 2);
-  if (!(w->block = gq_alloc(bytes))) return gq_nomem(bytes);
-  w->shape = w->block;
-  w->map = (gq_ref *)(w->shape + most);
-  w->args = w->map + size;
-  w->on = (bool *)(w->args + most);
-  w->need = w->on + size;
-  w->arg_on = w->need + size;
-  return GQ_OK;
+  w->shape = gq_pooled(&w->own, most, sizeof *w->shape);
+  w->map = gq_pooled(&w->own, size, sizeof *w->map);
+  w->args = gq_pooled(&w->own, most, sizeof *w->args);
+  w->on = gq_pooled(&w->own, size, sizeof *w->on);
+  w->need = gq_pooled(&w->own, size, sizeof *w->need);
+  w->arg_on = gq_pooled(&w->own, most, sizeof *w->arg_on);
+  return gq_pool_status(&w->own);
 }
 
 static void copy_node(gq_graph *dst, const gq_graph *src, int64_t n, gq_ref r, scratch *w) {
@@ -222,7 +220,7 @@ int gq_batch(gq_graph *dst, const gq_graph *src, int64_t n, const gq_ref *bind, 
   int status = src->status;
   if (status == GQ_OK) status = check_inputs(dst, src, n, bind, batched);
   if (status == GQ_OK) status = scratch_init(&w, src);
-  if (status != GQ_OK) return gq_graph_fail(dst, status), status;
+  if (status != GQ_OK) return gq_pool_free(&w.own), gq_graph_fail(dst, status), status;
   gq_graph_needs(src, src->noutput, src->output, w.need);
   for (gq_ref r = 0; r < src->size && dst->status == GQ_OK; r++) {
     const gq_node *node = gq_at(src, r);
@@ -242,6 +240,6 @@ int gq_batch(gq_graph *dst, const gq_graph *src, int64_t n, const gq_ref *bind, 
                     gq_fail(GQ_EUNSUPPORTED, "batch: output %d has %d dimensions already", j + 1, s.ndim));
     else out[j] = w.on[r] ? w.map[r] : gq_expand(dst, w.map[r], with_front(n, s));
   }
-  gq_free(w.block);
+  gq_pool_free(&w.own);
   return dst->status;
 }

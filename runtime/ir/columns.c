@@ -310,18 +310,15 @@ int gq_rows_last(const gq_graph *g, int64_t rows, int64_t count, int64_t points,
   *out = NULL;
   GQ_TRY(g->status);
   mover m = { .count = count, .points = points, .to = gq_graph_new() };
-  size_t bytes =
-    ((size_t)g->size + (size_t)(g->noutput + gq_graph_most(g))) * sizeof(gq_ref) + (size_t)g->size + 1;
+  gq_pool own = { 0 };
   int status = gq_rowproof_init(&m.w, g, rows);
-  m.map = gq_alloc(bytes);
-  if (status == GQ_OK && (!m.map || !m.to)) status = gq_nomem(bytes);
-  if (status == GQ_OK) {
-    m.args = m.map + g->size;
-    m.lifted = (bool *)(m.args + g->noutput + gq_graph_most(g));
-    status = gq_rows_prove(&m.w, axis);
-  }
+  m.map = gq_pooled(&own, g->size, sizeof *m.map);
+  m.args = gq_pooled(&own, (size_t)(g->noutput + gq_graph_most(g)), sizeof *m.args);
+  m.lifted = gq_pooled(&own, g->size, sizeof *m.lifted);
+  if (status == GQ_OK) status = m.to ? gq_pool_status(&own) : gq_nomem(0);
+  if (status == GQ_OK) status = gq_rows_prove(&m.w, axis);
   if (status == GQ_OK) status = move_graph(&m, axis, each_);
-  gq_free(m.map);
+  gq_pool_free(&own);
   gq_rowproof_done(&m.w);
   if (status == GQ_OK) *out = m.to;
   else gq_graph_free(m.to);

@@ -128,20 +128,17 @@ static int hoist(const gq_graph *g, int nvar, bool *stay, gq_graph **pro, gq_gra
   *direct = NULL;
   GQ_TRY(g->status);
   size_t size = (size_t)g->size, most = (size_t)(g->noutput + gq_graph_most(g));
-  size_t bytes = size * (3 * sizeof(gq_ref) + 2) + most * sizeof(gq_ref) + 64;
+  gq_pool own = { 0 };
   cut c = { .g = g, .nvar = nvar, .stay = stay, .pro = gq_graph_new(), .body = gq_graph_new() };
-  gq_ref *block = gq_alloc(bytes);
-  int status = block && c.pro && c.body ? GQ_OK : gq_nomem(bytes);
-  if (status == GQ_OK) {
-    c.pro_of = block;
-    c.body_of = c.pro_of + size;
-    c.out = c.body_of + size;
-    c.args = c.out + size;
-    c.kind = (char *)(c.args + most);
-    c.need = (bool *)(c.kind + size);
-    status = split(&c, direct);
-  }
-  gq_free(block);
+  c.pro_of = gq_pooled(&own, size, sizeof *c.pro_of);
+  c.body_of = gq_pooled(&own, size, sizeof *c.body_of);
+  c.out = gq_pooled(&own, size, sizeof *c.out);
+  c.args = gq_pooled(&own, most, sizeof *c.args);
+  c.kind = gq_pooled(&own, size, sizeof *c.kind);
+  c.need = gq_pooled(&own, size, sizeof *c.need);
+  int status = c.pro && c.body ? gq_pool_status(&own) : gq_nomem(size);
+  if (status == GQ_OK) status = split(&c, direct);
+  gq_pool_free(&own);
   if (status != GQ_OK) {
     gq_graph_free(c.pro);
     gq_graph_free(c.body);

@@ -8,6 +8,7 @@
 
 /* Fields: every node that some part of a step is made of; it lives while one graph is built. */
 typedef struct gq_builder {
+  gq_pool own;                 /* its arrays but outs */
   gq_graph *g;
   const gq_system *s;
   const gq_stepkind *k;

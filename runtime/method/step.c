@@ -320,13 +320,11 @@ static int pull_outputs(builder *b, const bool *want) {
   }
   for (int i = 0; i < GQ_SUMS; i++)
     if (l->sum[i] >= 0) l->csum[i] = l->nin++, out[n] = b->sum[i], cot[n++] = row_input(b);
-  gq_ref *wrt = gq_calloc(2 * (b->nb + BOUNDARIES), sizeof *wrt),
-         *grad = of.grad = wrt ? wrt + b->nb + BOUNDARIES : NULL;
+  gq_ref *wrt = gq_pooled(&b->own, b->nb + BOUNDARIES, sizeof *wrt);
+  gq_ref *grad = of.grad = gq_pooled(&b->own, b->nb + BOUNDARIES, sizeof *grad);
+  GQ_TRY(gq_pool_status(&b->own));
   l->pb_of = gq_calloc(b->nb + 1, sizeof *l->pb_of);
-  if (!wrt || !l->pb_of) {
-    gq_free(wrt);
-    return gq_nomem(b->nb);
-  }
+  if (!l->pb_of) return gq_nomem(b->nb);
   for (; nw < GQ_PULLED; nw++) wrt[nw] = of.wrt[nw];
   wrt[nw++] = b->ht;
   for (int j = 0; j < b->nb; j++) wrt[nw++] = b->bv[j];
@@ -352,7 +350,6 @@ static int pull_outputs(builder *b, const bool *want) {
   for (int j = 0; j < b->nb; j++)
     if (want[j] && grad[BOUNDARIES + j] != GQ_NONE)
       l->pb_of[l->npb++] = j, put(b, gq_stack_products(b->g, grad[BOUNDARIES + j]), 2, GQ_ADD);
-  gq_free(wrt);
   return status;
 }
 
@@ -388,16 +385,14 @@ int gq_step_new(const gq_system *s, const gq_stepkind *k, const bool *want, gq_g
   size_t nouts = (size_t)s->parts * (m->slopes + 5) + 4 * (size_t)s->nq * (s->probes ? m->slopes : 1) + b.nb +
                  8 + 2 * GQ_MAXEXTRA + GQ_SUMS;
   b.g = gq_graph_new();
-  b.bind = gq_calloc(b.nb + first_boundary(&b) + 1, sizeof *b.bind);
-  b.bv = gq_calloc(b.nb + 1, sizeof *b.bv);
-  b.q = gq_calloc((size_t)(m->slopes + 1) * s->nq + s->parts + 1, sizeof *b.q);
+  b.bind = gq_pooled(&b.own, b.nb + first_boundary(&b), sizeof *b.bind);
+  b.bv = gq_pooled(&b.own, b.nb, sizeof *b.bv);
+  b.q = gq_pooled(&b.own, (size_t)(m->slopes + 1) * s->nq + s->parts, sizeof *b.q);
   b.outs = gq_calloc(nouts, sizeof *b.outs);
-  b.kept = gq_calloc(nouts, sizeof *b.kept);
-  int status = b.g && b.bind && b.bv && b.q && b.outs && b.kept ? build(&b, want) : gq_nomem(nouts);
-  gq_free(b.bind);
-  gq_free(b.bv);
-  gq_free(b.q);
-  gq_free(b.kept);
+  b.kept = gq_pooled(&b.own, nouts, sizeof *b.kept);
+  int status = b.g && b.outs ? gq_pool_status(&b.own) : gq_nomem(nouts);
+  if (status == GQ_OK) status = build(&b, want);
+  gq_pool_free(&b.own);
   if (status != GQ_OK) {
     gq_graph_free(b.g);
     gq_free(b.outs);

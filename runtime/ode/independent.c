@@ -44,12 +44,11 @@ static int sampleset_new(const gq_solution *s, gq_sampleset **out) {
   r->n = f->shape.dim[0], r->workers = workers(f), r->on = f->on;
   r->bytes = r->n ? gq_part_bytes(f) / r->n : 0;
   int status = samples_new(r->n, &r->took);
-  r->tape = gq_calloc(r->workers, sizeof *r->tape);
-  r->last = gq_alloc((r->n + 1) * sizeof *r->last);
-  r->nfe = gq_calloc(r->n + 1, sizeof *r->nfe);
-  r->reached = gq_calloc(r->n + 1, sizeof *r->reached);
-  if (status == GQ_OK && (!r->tape || !r->last || !r->nfe || !r->reached))
-    status = gq_nomem(r->n * sizeof *r->last);
+  r->tape = gq_pooled(&r->own, r->workers, sizeof *r->tape);
+  r->last = gq_pooled(&r->own, r->n, sizeof *r->last);
+  r->nfe = gq_pooled(&r->own, r->n, sizeof *r->nfe);
+  r->reached = gq_pooled(&r->own, r->n, sizeof *r->reached);
+  if (status == GQ_OK) status = gq_pool_status(&r->own);
   if (status != GQ_OK) {
     gq_sampleset_free(r);
     return status;
@@ -67,10 +66,7 @@ void gq_sampleset_free(gq_sampleset *r) {
   gq_samples_done(&r->took);
   if (r->results) gq_release(r->on, r->results);
   for (int i = 0; r->tape && i < r->workers; i++) gq_steps_done(&r->tape[i]);
-  gq_free(r->tape);
-  gq_free(r->last);
-  gq_free(r->nfe);
-  gq_free(r->reached);
+  gq_pool_free(&r->own);
   gq_free(r);
 }
 

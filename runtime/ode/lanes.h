@@ -12,6 +12,7 @@
 
 /* What became of each sample, and what the forward solve left of it. */
 typedef struct gq_sampleset {
+  gq_pool own;                 /* its arrays */
   int64_t n;
   size_t bytes;                /* of a sample */
   int workers;                 /* worker i solves samples i, i + workers, ... */

@@ -36,12 +36,12 @@ typedef struct instr {
 } instr;
 
 typedef struct code {
+  gq_pool own;      /* what the instructions point to */
   size_t registers; /* bytes of one worker's tile registers, or piece of windows, behind the values */
   int workers;      /* that have some; behind them: */
   size_t passing;   /* bytes of a packed weight that is no input; behind it: */
   size_t lasting;   /* bytes of all that are inputs, */
   int weights;      /* so many */
-  place *places;
   instr at[];
 } code;
 
@@ -53,13 +53,13 @@ typedef struct builder {
   int16_t list[2 * GQ_GROUP_VALUES];
 } builder;
 
-static void *copy_of(const void *from, int n, size_t size) {
-  void *to = gq_alloc((size_t)n * size + 1);
+static void *copy_of(code *c, const void *from, int n, size_t size) {
+  void *to = gq_pooled(&c->own, (size_t)n, size);
   if (to) memcpy(to, from, (size_t)n * size);
   return to;
 }
 
-static int lower_group(const gq_instr *in, builder *b, gq_group *out) {
+static int lower_group(const gq_instr *in, builder *b, code *c, gq_group *out) {
   gq_group g;
   int k = 0;
   gq_group_begin(&g, in->as.group.shape, GQ_GROUP_VALUES, b->value, b->micro, b->list);
@@ -76,11 +76,11 @@ static int lower_group(const gq_instr *in, builder *b, gq_group *out) {
     if (x->stored) gq_group_store(&g, v);
   }
   GQ_TRY(gq_group_finish(&g));
-  g.value = copy_of(b->value, g.nvalue, sizeof *b->value);
-  g.micro = copy_of(b->micro, g.nmicro, sizeof *b->micro);
-  g.list = copy_of(b->list, g.nmoving + g.nheld, sizeof *b->list);
+  g.value = copy_of(c, b->value, g.nvalue, sizeof *b->value);
+  g.micro = copy_of(c, b->micro, g.nmicro, sizeof *b->micro);
+  g.list = copy_of(c, b->list, g.nmoving + g.nheld, sizeof *b->list);
   *out = g;
-  return g.value && g.micro && g.list ? GQ_OK : gq_nomem((size_t)g.nvalue * sizeof *b->value);
+  return gq_pool_status(&c->own);
 }
 
 static bool same_input(const gq_loc *a, const gq_loc *b) {
@@ -108,7 +108,7 @@ static int lower_instr(const gq_instr *in, builder *b, code *c, instr *at) {
   int pack;
   switch (in->kind) {
     case INSTR_GROUP:
-      GQ_TRY(lower_group(in, b, &at->as.group));
+      GQ_TRY(lower_group(in, b, c, &at->as.group));
       if (c->registers < at->as.group.scratch) c->registers = gq_round64(at->as.group.scratch);
       return GQ_OK;
     case INSTR_GEMM:
@@ -137,8 +137,8 @@ static place place_of(const gq_program *p, const gq_loc *l, int i) {
 static int lower_places(const gq_program *p, code *c) {
   size_t n = 0;
   for (int i = 0; i < p->ninstr; i++) n += (size_t)p->instr[i].nloc;
-  place *next = c->places = gq_alloc((n + 1) * sizeof *next);
-  if (!next) return gq_nomem(n * sizeof *next);
+  place *next = gq_pooled(&c->own, n, sizeof *next);
+  GQ_TRY(gq_pool_status(&c->own));
   for (int i = 0; i < p->ninstr; i++) {
     const gq_instr *in = &p->instr[i];
     c->at[i].place = next;
@@ -166,13 +166,7 @@ int gq_cpu_lower(gq_program *p) {
 
 void gq_cpu_release(gq_program *p) {
   code *c = p->code;
-  for (int i = 0; c && i < p->ninstr; i++) {
-    if (p->instr[i].kind != INSTR_GROUP) continue;
-    gq_free(c->at[i].as.group.value);
-    gq_free(c->at[i].as.group.micro);
-    gq_free(c->at[i].as.group.list);
-  }
-  if (c) gq_free(c->places);
+  if (c) gq_pool_free(&c->own);
   gq_free(c);
 }
 

@@ -70,13 +70,10 @@ static int load_constants(const gq_program *p, gq_cuda_code *c) {
 /* Which inputs and outputs each phase meets: only those are bound. */
 static int find_used(const gq_program *p, gq_cuda_code *c) {
   size_t all = (size_t)p->nin + p->nout;
-  bool *seen = gq_alloc(all + 1);
-  c->used = gq_calloc((size_t)p->nphase + 1 + all * p->nphase, sizeof *c->used);
-  c->indexing = gq_calloc((size_t)p->nphase + 1, sizeof *c->indexing);
-  if (!seen || !c->used || !c->indexing) {
-    gq_free(seen);
-    return gq_nomem(all * sizeof *c->used);
-  }
+  bool *seen = gq_pooled(&c->own, all, 1);
+  c->used = gq_pooled(&c->own, (size_t)p->nphase + 1 + all * p->nphase, sizeof *c->used);
+  c->indexing = gq_pooled(&c->own, (size_t)p->nphase + 1, sizeof *c->indexing);
+  GQ_TRY(gq_pool_status(&c->own));
   int n = p->nphase + 1;
   for (int q = 0; q < p->nphase; q++) {
     memset(seen, 0, all);
@@ -93,7 +90,6 @@ static int find_used(const gq_program *p, gq_cuda_code *c) {
     }
   }
   c->used[p->nphase] = n;
-  gq_free(seen);
   return GQ_OK;
 }
 
@@ -102,8 +98,8 @@ static int lower(gq_program *p) {
   if (!c) return gq_nomem((size_t)p->ninstr * sizeof *c->at);
   p->arena = p->values;
   for (int i = 0; i < p->ninstr; i++) GQ_TRY(lower_instr(&p->instr[i], &c->at[i]));
-  c->tile = gq_calloc((size_t)p->nphase + GQ_NWAY, sizeof *c->tile);
-  if (!c->tile) return gq_nomem((size_t)p->nphase * sizeof *c->tile);
+  c->tile = gq_pooled(&c->own, (size_t)p->nphase + GQ_NWAY, sizeof *c->tile);
+  GQ_TRY(gq_pool_status(&c->own));
   GQ_TRY(load_constants(p, c));
   return find_used(p, c);
 }
@@ -118,9 +114,7 @@ static void release(gq_program *p) {
   pthread_mutex_unlock(&gq_stage.lock);
   gq_cuda_release(c->constant);
   gq_cuda_release(c->rest);
-  gq_free(c->tile);
-  gq_free(c->used);
-  gq_free(c->indexing);
+  gq_pool_free(&c->own);
   gq_free(c);
 }
 

@@ -49,6 +49,7 @@ typedef struct gq_cuda_step {
 } gq_cuda_step;
 
 typedef struct gq_cuda_code {
+  gq_pool own;                 /* its arrays */
   void *constant;              /* on the device */
   /* So many bytes, of whatever tiles run now: values that no other phase reads. Work is done in its order, so that all
   ** arenas have one. */

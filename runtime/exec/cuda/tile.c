@@ -41,6 +41,7 @@ typedef struct region {
 } region;
 
 typedef struct tile {
+  gq_pool pool; /* its arrays and those of pieces */
   gq_way way;
   int threads, npiece;
   int rows; /* where a thread has one of so many, with its values in registers; 0: threads share all */
@@ -804,20 +805,18 @@ static int set_pieces(tile *x, const gq_phase *of) {
     q->used = c->used + c->used[q->phase < q->p->nphase ? q->phase : 0];
     q->n = q->phase < q->p->nphase ? c->used[q->phase + 1] - c->used[q->phase] : 0;
     if (q->sharing) x->most = q->sharing->n;
-    q->which = gq_calloc((size_t)q->p->ninstr + 1, sizeof *q->which);
-    q->staged = gq_calloc((size_t)q->n + 1, sizeof *q->staged);
-    q->brings = gq_calloc((size_t)q->n + 1, sizeof *q->brings);
-    q->idle = gq_calloc((size_t)q->p->ninstr + 1, sizeof *q->idle);
-    if (!q->which || !q->staged || !q->brings || !q->idle)
-      return gq_nomem((size_t)q->p->ninstr * sizeof *q->which);
+    q->which = gq_pooled(&x->pool, (size_t)q->p->ninstr, sizeof *q->which);
+    q->staged = gq_pooled(&x->pool, (size_t)q->n, sizeof *q->staged);
+    q->brings = gq_pooled(&x->pool, (size_t)q->n, sizeof *q->brings);
+    q->idle = gq_pooled(&x->pool, (size_t)q->p->ninstr, sizeof *q->idle);
     first += q->n + GQ_TILE_MORE, all += (size_t)q->p->ninstr, reaches += (size_t)q->n;
     for (int k = first_of(q); k < end_of(q); k++) reaches += 2 * (size_t)q->p->instr[k].nloc + 2;
   }
-  x->done = gq_calloc(reaches, sizeof *x->done);
-  x->region = gq_calloc(all, sizeof *x->region);
-  x->row = gq_calloc(all, sizeof *x->row);
-  x->boundary = gq_calloc((size_t)x->most + 1, sizeof *x->boundary);
-  return x->region && x->row && x->boundary && x->done ? GQ_OK : gq_nomem(all * sizeof *x->region);
+  x->done = gq_pooled(&x->pool, reaches, sizeof *x->done);
+  x->region = gq_pooled(&x->pool, all, sizeof *x->region);
+  x->row = gq_pooled(&x->pool, all, sizeof *x->row);
+  x->boundary = gq_pooled(&x->pool, (size_t)x->most, sizeof *x->boundary);
+  return gq_pool_status(&x->pool);
 }
 
 int gq_cuda_tile(gq_way way, int n, const gq_phase *of, gq_tile *out) {
@@ -839,19 +838,10 @@ int gq_cuda_tile(gq_way way, int n, const gq_phase *of, gq_tile *out) {
     gq_free(x.region[i].listed.s);
     gq_free(x.region[i].known.s);
   }
-  for (int i = 0; i < n; i++) {
-    gq_free(x.piece[i].which);
-    gq_free(x.piece[i].staged);
-    gq_free(x.piece[i].brings);
-    gq_free(x.piece[i].idle);
-    gq_free(x.piece[i].body.s);
-  }
-  gq_free(x.region);
+  for (int i = 0; i < n; i++) gq_free(x.piece[i].body.s);
   gq_free(x.list.s);
   gq_free(x.steps.s);
-  gq_free(x.row);
-  gq_free(x.done);
-  gq_free(x.boundary);
   gq_free(x.t.s);
+  gq_pool_free(&x.pool);
   return status;
 }
