@@ -355,8 +355,19 @@ int gqL_chooserow(lua_State *L, const char *what, const char *key, const char *g
   return gqL_choose(L, what, key, given, names);
 }
 
+/* "gq = {nodes = ...}" where a table among the options of `what` has the key (options.lua), pushed; NULL if none has. */
+static const char *place_of(lua_State *L, const char *key, const char *what) {
+  lua_getfield(L, LUA_REGISTRYINDEX, GQL_CORE);
+  lua_getfield(L, -1, "place_of");
+  lua_pushstring(L, key);
+  lua_pushstring(L, what);
+  lua_call(L, 2, 1);
+  return lua_tostring(L, -1);
+}
+
 static void unknown_option(lua_State *L, const char *key, const char *const *known, const char *what) {
   const char *hint = gqL_hint(key, known, what), *near = gqL_nearest(key, known), *list = push_list(L, known);
+  if (hint == NULL) hint = place_of(L, key, what);
   if (hint != NULL) gqL_error(L, "%s: unknown option '%s'; here: %s (known: %s)", what, key, hint, list);
   if (near != NULL)
     gqL_error(L, "%s: unknown option '%s', did you mean '%s'? (known: %s)", what, key, near, list);

@@ -23,7 +23,7 @@ programs; outside is the share of a step that is not the solver's: tracing f, lo
   { "work", { "nested_spheres" }, "which problems, with commas" },
   { "widths", nil, "hidden widths, with commas (the problem's own by default)", "numbers" },
   { "gradients", { "direct", "adjoint", "seminorm", "gq" } },
-  "trajectory", "impulses", { "nodes", "nfe", "of gq: nfe, step or a number" },
+  "trajectory", "impulses", { "nodes", "nfe", "of gq: nfe, auto (gq.odeint's default), step or a number" },
   { "steps", 15, "timed steps a run" },
   { "runs", 3, "runs, of which the median is told" },
   { "limit", 60.0, "seconds after which a run's step is its last, if it is the third or later" },

@@ -20,6 +20,14 @@ describe("options that other libraries call otherwise", function()
     end)
   end
 
+  for key, place in pairs { nodes = "gq", C = "gq", paper = "gq", points = "adjoint", trajectory = "adjoint",
+    impulses = "adjoint", kinetic = "regularise", safety = "controller", direction = "event" } do
+    it(("gq.odeint: %s, an option of a table among its options"):format(key), function()
+      says(("option '%s'; here: %s = {%s = ...} (known: "):format(key, place, key), gq.odeint, decay, gq.ones(1),
+        times, { [key] = 1 })
+    end)
+  end
+
   it("gq.sdeint has some of them, and what is merely misspelt is found as before", function()
     local sde = gq.sde { drift = decay, diffusion = function(_, z) return z end }
     says("here: brownian", gq.sdeint, sde, gq.ones(1), times, { dt = 0.1, bm = 1 })

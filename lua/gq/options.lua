@@ -89,6 +89,16 @@ local function instead_of(key, what)
   end
 end
 
+-- "gq = {nodes = ...}" where a table among the options of `what` has the key.
+function gq.core.place_of(key, what)
+  local prefix = what:gsub("^gq%.", "") .. "/"
+  for _, row in ipairs(gq.core.accepts()) do
+    if row[1]:sub(1, #prefix) == prefix and (" " .. row[2] .. " "):find(" " .. key .. " ", 1, true) then
+      return ("%s = {%s = ...}"):format(row[1]:sub(#prefix + 1), key)
+    end
+  end
+end
+
 local cache = {}
 
 -- options(given, "batch_size shuffle seed", "gq.data.batches"): the table itself, or an empty one.
