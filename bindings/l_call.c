@@ -20,7 +20,7 @@ struct gqL_call {
   int n;              /* parameters: differentiated, and the captures after the first */
   gq_tensor **param;
   struct gq_tape **tape; /* [n] theirs, while they pass for leaves */
-  bool strict;           /* a gradient is wanted and nobody said of which parameters */
+  bool strict; /* a gradient is wanted and nobody said of which parameters: of a module's own, and no more */
   int64_t calls, number; /* number: of this one among all */
   bool keep; /* in a backward pass, where f(t, z) and its derivative are asked for one after the other: */
   gq_tensor *last[3]; /* t, z and f(t, z) of the last call, with its tape */
@@ -88,10 +88,13 @@ static gq_tensor *slope(lua_State *L, const job *j) {
   return out;
 }
 
-static void check_strays(lua_State *L, gq_tensor *out, gq_tensor *t, gq_tensor *z) {
-  gq_tensor *known[] = { t, z }, *stray;
+static void check_strays(lua_State *L, const gqL_call *c, gq_tensor *out, gq_tensor *t, gq_tensor *z) {
+  gq_tensor **known = lua_newuserdatauv(L, (size_t)(c->n + 2) * sizeof *known, 0), *stray;
   char shape[128];
-  gqL_retry(L, gq_tape_stray(out, 2, known, &stray));
+  known[0] = t, known[1] = z;
+  memcpy(known + 2, c->param, (size_t)c->n * sizeof *known);
+  gqL_retry(L, gq_tape_stray(out, c->n + 2, known, &stray));
+  lua_pop(L, 1);
   if (!stray) return;
   gq_shape_text(stray->shape, shape, sizeof shape);
   fail(L, lua_pushfstring(
@@ -158,7 +161,7 @@ static int evaluate(lua_State *L) {
   if (j->a) {
     pull_value(L, j, out, t, z);
   } else {
-    if (c->strict) check_strays(L, out, t, z);
+    if (c->strict) check_strays(L, c, out, t, z);
     write_value(L, j, out);
     if (c->keep)
       c->last[0] = gq_tensor_ref(t), c->last[1] = gq_tensor_ref(z), c->last[2] = gq_tensor_ref(out);
@@ -266,8 +269,17 @@ static void take_params(lua_State *L, gqL_call *c, int params) {
   }
 }
 
-gqL_call *gqL_pushcall(lua_State *L, int fn, const gq_tensor *z0, int params, bool gradient) {
+/* The parameters of dynamics that are a module; nil of others. */
+static void push_own(lua_State *L, int fn) {
+  if (lua_istable(L, fn) && lua_getfield(L, fn, "parameters") == LUA_TFUNCTION) {
+    lua_pushvalue(L, fn);
+    lua_call(L, 1, 1);
+  } else lua_pushnil(L);
+}
+
+gqL_call *gqL_pushcall(lua_State *L, int fn, const gq_tensor *z0, int opts, bool gradient) {
   gqL_checkcallable(L, fn, what);
+  int top = lua_gettop(L) + 1;
   gqL_call **h = lua_newuserdatauv(L, sizeof *h, 0);
   *h = NULL;
   gqL_pushclass(L, CALL, call_gc);
@@ -279,8 +291,10 @@ gqL_call *gqL_pushcall(lua_State *L, int fn, const gq_tensor *z0, int params, bo
     (gqL_call){ .base = { call, pull }, .refs = 1, .dtype = z0->dtype, .shape = z0->shape, .number = ++made };
   lua_pushvalue(L, fn);
   gqL_setcallee(L, c);
-  take_params(L, c, params);
-  c->strict = gradient && lua_isnil(L, params);
+  c->strict = lua_getfield(L, opts, "params") == LUA_TNIL && gradient;
+  if (c->strict) push_own(L, fn);
+  take_params(L, c, lua_gettop(L));
+  lua_settop(L, top);
   gqL_retry(L, gq_callback_address(&c->base, &c->address));
   gqL_retry(L, gq_callback_graph(z0->dtype, z0->shape, c->n, c->param, &c->graph));
   return c;

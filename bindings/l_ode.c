@@ -26,7 +26,7 @@ static const gqL_function functions[] = {
     "?guards\n"
     "trace: true; false calls f in Lua at every evaluation, on tensors with numbers: it may look at values, branch "
     "and solve itself, and must be a function of (t, z) alone (no dropout, no noise); slower. Gradients flow to z0, "
-    "t and what params names, by every engine but gqc (direct calls f again too); the backward pass calls f as it is "
+    "t and what params names (of a module its own parameters), by every engine but gqc (direct calls f again too); the backward pass calls f as it is "
     "then, so do not change in between what f captures. In f, t and z require gradients: gq.grad(x, z, {create_graph "
     "= true}) works, and z:detach():clone() can be written to. An error of f is raised as it is. f is kept as long "
     "as the result's gradient may be asked for. Not with leapfrog or create_graph; an event is traced all the same\n"

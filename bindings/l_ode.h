@@ -20,10 +20,11 @@ void gqL_odeoptions(lua_State *L, int arg, gq_dtype d, gq_ode_options *o);
 /* The rule of that name; an error that names `key` and lists them otherwise. */
 const gq_quadrature *gqL_quadrature(lua_State *L, const char *name, const char *key);
 
-/* trace = false: the dynamics at index fn as a callback, in a userdata that is pushed. params: index of opts.params or
-** of nil; gradient: one is wanted, so that a parameter which nobody named is an error. */
+/* trace = false: the dynamics at index fn as a callback, in a userdata that is pushed. opts: index of the options, whose
+** params are differentiated, without them those of a module; gradient: one is wanted, so that another parameter which
+** nobody named is an error. */
 typedef struct gqL_call gqL_call;
-gqL_call *gqL_pushcall(lua_State *L, int fn, const gq_tensor *z0, int params, bool gradient);
+gqL_call *gqL_pushcall(lua_State *L, int fn, const gq_tensor *z0, int opts, bool gradient);
 gqL_call *gqL_call_ref(gqL_call *c);
 void gqL_call_unref(gqL_call *c_);
 const gq_graph *gqL_call_graph(const gqL_call *c);             /* lent, as are the captures */

@@ -172,8 +172,7 @@ static gqL_dynamics push_dynamics(lua_State *L, int fn, int opts, const gq_tenso
   gq_dtype dtypes[2] = { z0->dtype, z0->dtype };
   gq_shape shapes[2] = { { .ndim = 0 }, z0->shape };
   if (lua_istable(L, opts) && !gqL_optbool(L, opts, "trace", true)) {
-    lua_getfield(L, opts, "params");
-    gqL_call *c = gqL_pushcall(L, fn, z0, lua_gettop(L), gradient);
+    gqL_call *c = gqL_pushcall(L, fn, z0, opts, gradient);
     return (gqL_dynamics){ gqL_call_graph(c), gqL_call_captures(c), NULL, 0, c };
   }
   gq_trace *tr =

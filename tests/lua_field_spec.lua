@@ -179,6 +179,23 @@ end)
 describe("opts.params with trace = false", function()
   local options = { rtol = 1e-8, atol = 1e-8, gq = { nodes = 20 } }
 
+  it("is a module's own parameters where nobody says otherwise", function()
+    local other = leaf(0.7)
+    local Field = gq.nn.Module:extend "Field"
+    function Field:init() self.k = leaf(0.3) end
+    function Field:forward(t, z) return -self.k * z * t * (self.other or 1) end
+    local f, z0 = Field(), vector { 2 }
+    for _, engine in ipairs { "direct", "gq", "adjoint" } do
+      local z = gq.odeint(f, z0, { 0, 1 }, with(options, { gradient = engine }))
+      assert.close(gq.grad(z[2]:sum(), f.k), -math.exp(-0.15), 1e-6)
+    end
+    assert.is_false(gq.odeint(f, z0, { 0, 1 }, with(options, { params = {} })).requires_grad)
+    assert.is_false(gq.no_grad(gq.odeint, f, z0, { 0, 1 }, with(options)).requires_grad)
+    local hidden = other * 1                                     -- that of nobody's: the error stays
+    function Field:forward(t, z) return -self.k * z * t * hidden end
+    raises("opts.params", gq.odeint, Field(), z0, { 0, 1 }, with(options))
+  end)
+
   it("is asked for where a parameter is met that nobody named, at the first call", function()
     local k, calls = leaf(0.7), 0
     local function f(_, z)

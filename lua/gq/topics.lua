@@ -73,7 +73,7 @@ audit: 256: of auto and gq, one of so many solves of a structure, the first of a
   named otherwise, and with trace = false, only where a number is given; false: none. Up to eight
   that capture other numbers (tensors that want gradients aside) are audited, too
 params: a list of tensors: of the parameters differentiate these only (trace = false: needed where f
-  uses something that requires a gradient; {} for none)
+  uses something that requires a gradient, but for the parameters of a module f; {} for none)
 adjoint: {...}, of the continuous engines
   method, rtol, atol, step_size, max_steps, norm: the forward solve's by default
   trajectory: where z is on the way back: "dense" (every step kept), "checkpoint" (checkpoints 16
