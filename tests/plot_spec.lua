@@ -69,6 +69,11 @@ describe("gq.plot", function()
     assert.close(layers(plot.band(with { { x, gq.stack({ x, x + 1 }, 2) } }), "band")[1].y, { 1, 1.25, 1.5, 1.75, 2 })
   end)
 
+  it("takes true and false as 1 and 0", function()
+    local b = layers(plot.line(with { { gq.tensor { 3, 4 }, gq.tensor { true, false } } }), "line")[1]
+    assert.same({ 1, 0 }, b.y)
+  end)
+
   it("counts every value once in a histogram", function()
     local b = layers(plot.hist(with { { { 0, 0.1, 0.9, 1, 2, 0 / 0 }, bins = 2 } }), "band")[1]
     assert.same({ 3, 3, 2, 2 }, b.y)
@@ -268,6 +273,8 @@ describe("bad input of gq.plot", function()
     { "line", "x has 5 numbers and y 4", { { x, gq.rand(4) } } },
     { "line", "x has 2 columns and y 1: as many, or one of x", { { gq.rand(4, 2), gq.rand(4) } } },
     { "line", "numbers expected string place 2", { { { 1, "a" } } } },
+    { "line", "rows of as many numbers 2 at place 1 1 at place 2", { { { { 1, 2 }, { 3 } } } } },
+    { "line", "no finite number", { { gq.zeros(0, 2), gq.zeros(0) } } },
     { "line", "style points \"pionts\"", { { x, x, style = "pionts" } } },
     { "line", "unknown option 'lable' 'label'", { { x, x, lable = "a" } } },
     { "line", "unknown option 'titel' 'title'", { { x, x }, titel = "a" } },

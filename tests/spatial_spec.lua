@@ -414,6 +414,7 @@ describe("resizing", function()
       assert.close(y[{ {}, {}, i, j }], v[{ {}, { place, 8, 4 }, (i + 1) // 2, (j + 1) // 2 }], 0)
     end end
     assert.close(nn.PixelShuffle(2)(v[1]), y[1], 0)
+    assert.truthy(helper.message(gq.pixel_shuffle, v, { true }):find("factor: .* got {true}"))
     check(function(u) return gq.pixel_shuffle(u, 2) ^ 2 end, v)
     check_traced(function(u) return gq.pixel_shuffle(u, 2) ^ 2 end, v)
     refused("factor = 3 needs a multiple of 9 channels, got 8", gq.pixel_shuffle, v, 3)

@@ -92,6 +92,7 @@ local function checkgrad(f, inputs, opts)
   local given = options(opts, "eps rtol atol order", what)
   local o = { eps = need(given, "eps", "positive", 1e-6, what), rtol = need(given, "rtol", "positive", 1e-5, what),
     atol = need(given, "atol", "positive", 1e-7, what) }
+  gq.core.callable(f, what .. ": f")
   if gq.is_tensor(inputs) then inputs = { inputs } end
   if type(inputs) ~= "table" then
     gq.core.fail(("gq.checkgrad: inputs: a list of float64 tensors expected, got %s"):format(gq.core.describe(inputs)))

@@ -127,8 +127,12 @@ local function options(given, names, what)
   return given
 end
 
--- Sizes, for messages.
-local function dims(list) return "{" .. table.concat(list, ", ") .. "}" end
+-- Sizes, or what was given for them, for messages.
+local function dims(list)
+  local text = {}
+  for i = 1, #list do text[i] = tostring(list[i]) end
+  return "{" .. table.concat(text, ", ") .. "}"
+end
 
 local function same_shape(x, y) return dims(x.shape) == dims(y.shape) end
 

@@ -24,7 +24,7 @@ local function finite(v) return v - v == 0 end
 -- Nested lists of numbers, and how deep they are.
 local function lists(v, what)
   if gq.is_tensor(v) then
-    v = v:detach()
+    v = v.dtype == "bool" and v:to("int64") or v:detach()
     if v:dim() == 0 then v = v:reshape(1) end
     return v:totable(), v:dim()
   end
@@ -32,9 +32,16 @@ local function lists(v, what)
     fail(("gq.plot.%s: numbers expected, a tensor or a list, got %s"):format(what, describe(v)))
   end
   if type(v[1]) == "table" or gq.is_tensor(v[1]) then
-    local rows, depth = {}, 0
-    for i = 1, #v do rows[i], depth = lists(v[i], what) end
-    return rows, depth + 1
+    local rows, deep = {}, 0
+    for i = 1, #v do
+      local row, depth = lists(v[i], what)
+      if i > 1 and (#row ~= #rows[1] or depth ~= deep) then
+        fail(("gq.plot.%s: rows of as many numbers expected, got %d at place 1 and %d at place %d"):format(what,
+          #rows[1], #row, i))
+      end
+      rows[i], deep = row, depth
+    end
+    return rows, deep + 1
   end
   for i = 1, #v do
     if type(v[i]) == "boolean" then v = core.copy(v, { [i] = v[i] and 1 or 0 }) end
@@ -63,7 +70,7 @@ end
 -- The columns of {n}, {n, k} or {n, ...}, the later dimensions as one.
 local function columns(v, what)
   local list, depth = lists(v, what)
-  if depth == 1 then return { list } end
+  if depth == 1 or #list == 0 then return { list } end
   if depth > 2 then return columns(gq.tensor(list):flatten(2), what) end
   local all = {}
   for k = 1, #list[1] do all[k] = column(list, k) end
