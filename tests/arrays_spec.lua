@@ -127,6 +127,9 @@ describe("tensors: pieces", function()
     end
     assert.close(x[1]:dot(x[2]):item(), (x[1] * x[2]):sum():item(), 1e-14)
     assert.same({ 2, 2 }, randn(2, 2, 3):diag().shape)
+    assert.same({ { true, false }, { false, false } }, gq.tensor({ true, false }):diag():totable())
+    local none = gq.zeros({ 0 }, { requires_grad = true })
+    for k = -1, 1 do assert.same({ 0 }, gq.grad(none:diag(k):sum(), none).shape) end
     smooth(function(z) return z:flip(2) * z:roll(1, 1) end, leaf(2, 3))
     smooth(function(z) return z:tril():diag(-1):diag() end, leaf(3, 3))
   end)

@@ -176,12 +176,11 @@ define("diag", function(x, k)
     return diagonal(x, k):clone()
   end
   local n, size = #x, #x + math.abs(k)
-  if n == 0 then return gq.zeros({ size, size }, { dtype = x.dtype }) end
-  local rows = gq.zeros({ n, size }, { dtype = x.dtype })
-  for i = 1, n do rows[{ i, i + math.max(k, 0) }] = 1 end
-  local on = gq.where(rows:gt(0), x:unsqueeze(2), 0)
-  if k >= 0 and k == 0 then return on end
-  local rest = gq.zeros({ math.abs(k), size }, { dtype = x.dtype })
+  local there = gq.zeros({ n, size }, { dtype = "bool", device = x.device })
+  for i = 1, n do there[{ i, i + math.max(k, 0) }] = true end
+  local on = gq.where(there, x:unsqueeze(2), x.dtype == "bool" and gq.tensor(false) or 0)
+  if k == 0 then return on end
+  local rest = gq.zeros({ math.abs(k), size }, { dtype = x.dtype, device = x.device })
   return gq.cat(k > 0 and { on, rest } or { rest, on }, 1)
 end, "x:diag([k = 0]): diagonal k of matrices; of a vector the matrix that has it there")
 
