@@ -239,11 +239,6 @@ static int fail_alloc(lua_State *L) {
   return 0;
 }
 
-static int live_bytes(lua_State *L) {
-  lua_pushinteger(L, (lua_Integer)gq_live_bytes());
-  return 1;
-}
-
 static int live_blocks(lua_State *L) {
   lua_pushinteger(L, (lua_Integer)gq_live_blocks());
   return 1;
@@ -259,18 +254,11 @@ static int interrupt(lua_State *L) {
   return 0;
 }
 
-static int interrupt_clear(lua_State *L) {
-  gq_interrupt_clear();
-  return 0;
-}
-
 /* fail_alloc(n, persistent): n more succeed; a negative n: off. */
 static const luaL_Reg debug_functions[] = { { "fail_alloc", fail_alloc },
-                                            { "live_bytes", live_bytes },
                                             { "live_blocks", live_blocks },
                                             { "alloc_count", alloc_count },
                                             { "interrupt", interrupt },
-                                            { "interrupt_clear", interrupt_clear },
                                             { NULL, NULL } };
 #endif
 

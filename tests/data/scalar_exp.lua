@@ -13,8 +13,6 @@ return {
     rk4_ref = {
       y = {{{1.5}}, {{1.984694718506154}}, {{4.286476677094732}}},
       loss = 21.412290178676827,
-      nfe_forward = 8000,
-      nfe_backward = 0,
       grad_y0 = {{28.549720238235775}},
       grad_t = {-29.032206250147684, 3.3087710255587908, 25.723435224588894},
       grad_params = {{57.012373210150855}},
@@ -23,7 +21,6 @@ return {
     adjoint = { nfe_forward = 152, nfe_backward = 276 },
     seminorm = { nfe_forward = 152, nfe_backward = 174 },
     gq = {
-      loss = 21.412290182745405,
       nfe_forward = 152,
       nfe_backward = 302,
       gq_terms_per_interval = {64, 64},
