@@ -2,11 +2,7 @@
 
 local gq = require "gq"
 local helper = require "tests.helper"
-local folder
-
-setup(function() folder = helper.folder() end)
-
-teardown(function() os.execute("rm -r " .. folder) end)
+local folder = helper.folder()
 
 -- A training whose figure after each epoch is that of the list; a step adds 1 to the weight.
 local function train(figures, given)

@@ -4,10 +4,7 @@
 local gq = require "gq"
 local helper = require "tests.helper"
 local gqlua = helper.gqlua
-local folder
-
-setup(function() folder = helper.folder() end)
-teardown(function() os.execute("rm -r " .. folder) end)
+local folder = helper.folder()
 
 -- What the script prints with files of at most so many KiB.
 local function limited(kib, code)

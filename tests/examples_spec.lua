@@ -5,11 +5,7 @@ local assert = require "luassert"
 local helper = require "tests.helper"
 local read = helper.read
 local gqlua = helper.gqlua
-local folder
-
-setup(function() folder = helper.folder() end)
-
-teardown(function() os.execute("rm -r '" .. folder .. "'") end)
+local folder = helper.folder()
 
 local function run(script, arguments)
   local out, err = folder .. "/out", folder .. "/err"

@@ -6,7 +6,6 @@ local helper = require "tests.helper"
 
 local raises, core = helper.raises, gq.core
 local folder = helper.folder()
-teardown(function() os.execute("rm -r " .. folder) end)
 
 local function path(name) return folder .. "/" .. name end
 local function put(name, bytes)

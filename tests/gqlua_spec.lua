@@ -5,7 +5,7 @@ local helper = require "tests.helper"
 
 local read, quote = helper.read, helper.quote
 local gqlua = helper.gqlua
-local folder                          -- scratch, removed at the end
+local folder = helper.folder()
 
 local function write(name, text) return helper.write(folder .. "/" .. name, text) end
 
@@ -17,10 +17,6 @@ local function shell(command)
 end
 
 local function run(arguments) return shell(quote(gqlua) .. " " .. arguments) end
-
-setup(function() folder = helper.folder() end)
-
-teardown(function() os.execute("rm -rf " .. quote(folder)) end)
 
 describe("options of gqlua", function()
   it("runs code, in order, with gq as a global", function()

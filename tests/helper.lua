@@ -210,9 +210,13 @@ function helper.read(path)
   return text
 end
 
--- A new folder, which the spec removes when it is done.
+-- A new folder, which goes with this state.
+local folders = setmetatable({}, { __gc = function(list)
+  for _, path in ipairs(list) do os.execute("rm -rf " .. path) end
+end })
 function helper.folder()
-  return (helper.output("mktemp -d"):gsub("\n", ""))
+  folders[#folders + 1] = helper.output("mktemp -d"):gsub("\n", "")
+  return folders[#folders]
 end
 
 -- A word for the shell.

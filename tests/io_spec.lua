@@ -5,7 +5,7 @@ local gq = require "gq"
 local helper = require "tests.helper"
 
 local message = helper.message
-local folder
+local folder = helper.folder()
 
 local function path(name) return folder .. "/" .. name end
 
@@ -35,9 +35,6 @@ local function check_damaged(seed, load, works)
 end
 
 describe("files", function()
-  setup(function() folder = helper.folder() end)
-  teardown(function() os.execute("rm -rf " .. folder) end)
-
   describe("whole", function()
     it("come back as they were written, zero bytes and all", function()
       local bytes = "a\0b\r\n\xff"

@@ -331,7 +331,6 @@ end)
 
 describe("checkpoints by number", function()
   local folder = helper.folder()
-  teardown(function() os.execute("rm -r " .. folder) end)
 
   it("keep the last ones and the best, and tell what is in them", function()
     local net = gq.nn.mlp { sizes = { 2, 3, 2 }, activation = "tanh" }

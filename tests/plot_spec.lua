@@ -137,9 +137,7 @@ describe("gq.plot", function()
 end)
 
 describe("files of gq.plot", function()
-  local place
-  lazy_setup(function() place = helper.folder() end)
-  lazy_teardown(function() os.execute("rm -r " .. place) end)
+  local place = helper.folder()
 
   local x = gq.linspace(0.1, 3, 20)
   local z = gq.rand(20, 20)
@@ -221,7 +219,7 @@ describe("gq.plot in the terminal", function()
 end)
 
 describe("gqlua plot", function()
-  local place
+  local place = helper.folder()
   local function file(name, text)
     gq.file_write(place .. "/" .. name, text)
     return place .. "/" .. name
@@ -229,8 +227,6 @@ describe("gqlua plot", function()
   local function command(arguments)
     return helper.output(("LC_ALL=C %s plot %s"):format(gqlua, arguments))
   end
-  lazy_setup(function() place = helper.folder() end)
-  lazy_teardown(function() os.execute("rm -r " .. place) end)
 
   it("draws the rows of loggers and of records, a panel for each figure", function()
     local rows = '{"epoch": 0, "test_kl": 3, "test_accuracy": 0.5}\n{"epoch": 1, "train_kl": 2, "test_kl": 1}\n{"ep'

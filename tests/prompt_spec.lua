@@ -231,9 +231,7 @@ describe("a line in a terminal", function()
       "script -qec %s /dev/null >%s/out 2>&1"):format(table.concat(parts, "; "), folder, environment,
       helper.quote(("stty cols %d rows 20; exec "):format(columns or 30) .. helper.quote(helper.gqlua)), folder)
     assert(os.execute(command))
-    local out = helper.read(folder .. "/out")
-    os.execute("rm -rf " .. folder)
-    return out
+    return helper.read(folder .. "/out")
   end
 
   local left, up, home = "\\033[D", "\\033[A", "\\001"

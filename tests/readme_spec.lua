@@ -2,17 +2,14 @@
 
 local gq = require "gq"
 local helper = require "tests.helper"
-local folder
+local folder = helper.folder()
 
 local blocks = {}
 for code in ("\n" .. helper.read("README.md")):gmatch("\n```lua\n(.-)\n```") do blocks[#blocks + 1] = code end
 
 setup(function()
-  folder = helper.folder()
   os.execute(("ln -s '%s/examples' %s/examples"):format(helper.here, folder))
 end)
-
-teardown(function() os.execute("rm -r " .. folder) end)
 
 local function run(code)
   gq.file_write(folder .. "/block.lua", code .. "\n")

@@ -29,15 +29,8 @@ local width, seed = tonumber(o.width or 1), tonumber(o.seed or 0)
 gq.file_write(o.json, gq.json.encode { config = o, summary = { test_kl = width + 0.5 * seed, seconds = 2.0 } })
 ]]
 
-local folder, script
-
-setup(function()
-  folder = helper.folder()
-  script = folder .. "/script.lua"
-  gq.file_write(script, script_text)
-end)
-
-teardown(function() os.execute("rm -rf " .. folder) end)
+local folder = helper.folder()
+local script = helper.write(folder .. "/script.lua", script_text)
 
 local fresh = 0
 local function place()

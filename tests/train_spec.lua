@@ -5,13 +5,9 @@ local assert = require "luassert"
 local helper = require "tests.helper"
 local nn = gq.nn
 
-local folder
+local folder = helper.folder()
 
 local function temporary(name) return folder .. "/" .. name end
-
-setup(function() folder = helper.folder() end)
-
-teardown(function() os.execute("rm -r '" .. folder .. "'") end)
 
 local function model_of(seed)
   gq.manual_seed(seed)
