@@ -49,12 +49,14 @@ local theirs = {
     cdist = "((x:unsqueeze(2) - y:unsqueeze(1)) ^ 2):sum(3):sqrt()",
     bernoulli = "gq.rand(p.shape):lt(p):to(p.dtype)",
     multinomial = "u:gt((p / p:sum()):cumsum(1)):sum(2) + 1, with u = gq.rand(n, 1): n draws, counted from 1",
+    tqdm = "gq.progress(n)", ode = "gq.odeint(f, z0, t)",
     inf = "math.huge", nan = "0 / 0", pi = "math.pi", clip = "x:clamp(a, b)", logspace = "10 ^ gq.linspace(a, b, n)",
     float32 = "the string \"float32\"", float64 = "the string \"float64\"", int64 = "the string \"int64\"",
   },
   nn = {
     MSELoss = "gq.mse_loss(x, y)", CrossEntropyLoss = "gq.cross_entropy(logits, labels)",
-    MLP = "nn.mlp{ sizes = {...} }",
+    MLP = "nn.mlp{ sizes = {...} }", NeuralODE = "gq.odeint(net, z0, t)",
+    NeuralSDE = "gq.sdeint(sde, z0, t, {dt = ...})",
     Dense = "nn.Linear(n_in, n_out)", Parameter = "a tensor with requires_grad = true in a field of the module",
     ModuleList = "a plain table of modules in a field", functional = "gq.relu(x), gq.softmax(x, dim) ...",
     Tensor = "gq.tensor{...}", L1Loss = "gq.l1_loss(x, y)", NLLLoss = "gq.nll_loss(log_p, labels)",
@@ -116,7 +118,9 @@ local of_tensors = {
   bool = "x:to(\"bool\")", ndimension = "x:dim()", rows = "for i, row in x:ipairs() do",
   retain_grad = "gq.grad(loss, {x})", clip = "x:clamp(a, b)",
   bmm = "x:matmul(y)", data = "x:detach()", value = "x:item()", get = "x[i]:item()", set = "x[i] = v",
-  repeat_ = "x:expand(...), or gq.cat{x, x}", plus = "x + y", minus = "x - y", zero_ = "x[{}] = 0", fill_ = "x[{}] = v",
+  repeat_ = "x:expand(...), or gq.cat{x, x}",
+  ["repeat"] = "x:expand(...), or gq.cat{x, x}",
+  plus = "x + y", minus = "x - y", zero_ = "x[{}] = 0", fill_ = "x[{}] = v",
 }
 
 -- gq.trace(x) as well as x:trace().
@@ -195,7 +199,8 @@ local of_modules = {
   requires_grad_ = "for _, p in ipairs(net:parameters()) do p.requires_grad = false end (?freezing)",
   register_buffer = "a tensor in a field of the module",
   register_parameter = "a tensor with requires_grad = true in a field",
-  add_module = "a module in a field of the module", named_modules = "net:named_parameters()",
+  add_module = "a module in a field of the module", named_modules = "for name, m in net:modules() do",
+  named_children = "for name, m in net:modules() do",
 }
 local of_optimisers = { param_groups = "opt.lr, or opt.groups[i].lr of several",
   add_param_group = "gq.optim.adam{ {params = list, lr = 1e-4}, {params = others} }" }
