@@ -18,10 +18,7 @@ static const gq_core_calls calls = {
 #define ROW(result, name, parameters, arguments) .name = name,
   GQ_CORE(ROW)
 #undef ROW
-#define ROW(name, parameters, arguments) .name = name,
-    GQ_CORE_VOID(ROW)
-#undef ROW
-      .gq_fail = gq_fail,
+    .gq_fail = gq_fail,
   .gq_fail_later = gq_fail_later,
   .ops = gq_ops,
   .tf32 = &gq_allow_tf32,

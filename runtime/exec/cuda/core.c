@@ -12,10 +12,6 @@ const gq_core_calls *gq_core;
   result name parameters { return gq_core->name arguments; }
 GQ_CORE(CALL)
 #undef CALL
-#define CALL(name, parameters, arguments) \
-  void name parameters { gq_core->name arguments; }
-GQ_CORE_VOID(CALL)
-#undef CALL
 
 int gq_fail(int code, const char *fmt, ...) {
   char text[1024];

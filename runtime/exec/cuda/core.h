@@ -14,19 +14,15 @@
   X(void *, gq_realloc, (void *p, size_t bytes), (p, bytes))                                         \
   X(int, gq_nomem, (size_t bytes), (bytes))                                                          \
   X(const char *, gq_message, (void), ())                                                            \
-  X(int, gq_tensor_contiguous_get, (gq_tensor *t, gq_tensor **out), (t, out))
-#define GQ_CORE_VOID(X)                                                                              \
-  X(gq_free, (void *p), (p))                                                                         \
-  X(gq_count_bytes, (ptrdiff_t bytes), (bytes))                                                      \
-  X(gq_text_locs, (gq_text *t, const gq_instr *in), (t, in))                                         \
-  X(gq_tensor_unref, (gq_tensor *t), (t))
+  X(int, gq_tensor_contiguous_get, (gq_tensor *t, gq_tensor **out), (t, out))                        \
+  X(void, gq_free, (void *p), (p))                                                                   \
+  X(void, gq_count_bytes, (ptrdiff_t bytes), (bytes))                                                \
+  X(void, gq_text_locs, (gq_text *t, const gq_instr *in), (t, in))                                   \
+  X(void, gq_tensor_unref, (gq_tensor *t), (t))
 
 typedef struct gq_core_calls {
 #define FIELD(result, name, parameters, arguments) result (*name) parameters;
   GQ_CORE(FIELD)
-#undef FIELD
-#define FIELD(name, parameters, arguments) void (*name) parameters;
-  GQ_CORE_VOID(FIELD)
 #undef FIELD
   int (*gq_fail)(int code, const char *fmt, ...);
   void (*gq_fail_later)(int code, const char *text);
