@@ -473,17 +473,23 @@ static void call_region(tile *x, int i, int np, int number) {
   put_listed(x, &x->region[number], i, np);
 }
 
+/* The end of function t, which a call with q comes to, and the call of it. */
+static int end_region(tile *x, gq_text *t, int i, int np) {
+  int number = 0;
+  gq_text_put(t, "(q);\n%s}\n", x->rows ? "  }\n" : "");
+  GQ_TRY(region_of(x, t, &number));
+  call_region(x, i, np, number);
+  return GQ_OK;
+}
+
 static int put_group(tile *x, int i) {
   const gq_instr *in = &x->q->p->instr[i];
   gq_text t = { 0 };
   char type[24];
-  int number;
   snprintf(type, sizeof type, "g%d_of", x->q->which[i]);
   begin_region(&t, x, i, in->nloc, type);
-  gq_text_put(&t, " };\n  g%d(q);\n%s}\n", x->q->which[i], x->rows ? "  }\n" : "");
-  GQ_TRY(region_of(x, &t, &number));
-  call_region(x, i, in->nloc, number);
-  return GQ_OK;
+  gq_text_put(&t, " };\n  g%d", x->q->which[i]);
+  return end_region(x, &t, i, in->nloc);
 }
 
 static void put_zero(tile *x, const gq_instr *in, size_t bytes) {
@@ -586,17 +592,13 @@ static int put_part(tile *x, int i) {
   if (l->part.kind == GQ_PART_PRODUCT && put_row(x, i)) return GQ_OK;
   gq_text t = { 0 };
   char type[32];
-  int number;
   snprintf(type, sizeof type, "gq_%s", gq_cuda_part_args(&l->part));
   begin_region(&t, x, i, l->np, type);
   for (size_t k = (size_t)l->np; k < l->bytes / 8; k++)
     gq_text_put(&t, ", %lldLL", ((const long long *)l->args)[k]);
   gq_text_put(&t, " };\n  ");
   gq_cuda_part_call(&t, &l->part, number_of(x, &l->part));
-  gq_text_put(&t, "(q);\n%s}\n", x->rows ? "  }\n" : "");
-  GQ_TRY(region_of(x, &t, &number));
-  call_region(x, i, l->np, number);
-  return GQ_OK;
+  return end_region(x, &t, i, l->np);
 }
 
 /* Addresses that are needed to the end would take all registers, and code for each. What lanes do first ends with a

@@ -7,24 +7,28 @@
 enum { NONE = GQ_LEAVES_NONE, ROWS = GQ_LEAVES_ROWS, TIMES = GQ_LEAVES_TIMES };
 enum { ALONG = 17 * (17 + 6) }; /* numbers that gq_go_along shares */
 
+/* How attempts begin and end; how lanes begin, whose struct is `name`. */
+#define LOOP "  gq_loop *loop = (gq_loop *)GQ_FAR(a.loop);\n  if (loop->halted) return;\n"
+#define DECIDE "  gq_loop_decide(loop, (const double *)GQ_FAR(a.sums));\n"
+#define LANES(type, name, solve)                                                                  \
+  "  " type " *" name " = (" type " *)GQ_FAR(a.loop);\n  char *w = GQ_FAR(" solve "room + " solve \
+  "each * GQ_TILE);\n  gq_u64 began = GQ_CLOCK;\n  int what;\n"
+
 const gq_wayform gq_cuda_ways[GQ_NWAY] = {
   [GQ_WAY_ONCE] = { .name = "tile", .begin = "", .turn = "0", .before = { "" }, .end = "" },
   [GQ_WAY_ATTEMPT] = { .name = "attempt",
                        .sections = { "power", "control", "trail", "loop", "decide" },
-                       .begin = "  gq_loop *loop = (gq_loop *)GQ_FAR(a.loop);\n"
-                                "  if (loop->halted) return;\n",
+                       .begin = LOOP,
                        .turn = "loop->accepted",
                        .before = { "" },
-                       .end = "  gq_loop_decide(loop, (const double *)GQ_FAR(a.sums));\n",
+                       .end = DECIDE,
                        .fixed = (GQ_NT + 2 * 2) * sizeof(double) + 16 },
   [GQ_WAY_ALONG] = { .name = "along",
                      .sections = { "power", "control", "trail", "loop", "decide", "along" },
-                     .begin = "  gq_loop *loop = (gq_loop *)GQ_FAR(a.loop);\n"
-                              "  if (loop->halted) return;\n"
-                              "  gq_go_along(loop, a.at + GQ_TILE * a.each, (int)a.each);\n",
+                     .begin = LOOP "  gq_go_along(loop, a.at + GQ_TILE * a.each, (int)a.each);\n",
                      .turn = "loop->accepted",
                      .before = { "" },
-                     .end = "  gq_loop_decide(loop, (const double *)GQ_FAR(a.sums));\n",
+                     .end = DECIDE,
                      .fixed = (GQ_NT + 2 * 2 + ALONG) * sizeof(double) + 16 },
   [GQ_WAY_AFTER] = { .name = "after",
                      .sections = { "after" },
@@ -35,10 +39,7 @@ const gq_wayform gq_cuda_ways[GQ_NWAY] = {
                      .end = "  }\n" },
   [GQ_WAY_LANES] = { .name = "lanes",
                      .sections = { "power", "control", "lane", "lanes", "lane_end", "steps", "forward" },
-                     .begin = "  gq_lanesolve *f = (gq_lanesolve *)GQ_FAR(a.loop);\n"
-                              "  char *w = GQ_FAR(f->room + f->each * GQ_TILE);\n"
-                              "  gq_u64 began = GQ_CLOCK;\n"
-                              "  int what;\n",
+                     .begin = LANES("gq_lanesolve", "f", "f->"),
                      .turn = "0",
                      .before = { "  gq_block_begin(f, w);\n"
                                  "  while ((what = gq_block_turn(f, w, began)) != GQ_LANE_IDLE) {\n"
@@ -57,10 +58,7 @@ const gq_wayform gq_cuda_ways[GQ_NWAY] = {
                      .lanes = true },
   [GQ_WAY_DIRECT] = { .name = "direct",
                       .sections = { "power", "control", "lane", "lanes", "lane_direct" },
-                      .begin = "  gq_lanedirect *b = (gq_lanedirect *)GQ_FAR(a.loop);\n"
-                               "  char *w = GQ_FAR(b->f.room + b->f.each * GQ_TILE);\n"
-                               "  gq_u64 began = GQ_CLOCK;\n"
-                               "  int what;\n",
+                      .begin = LANES("gq_lanedirect", "b", "b->f."),
                       .turn = "0",
                       .before = { "  gq_block_begin(&b->f, w);\n"
                                   "  while ((what = gq_direct_turn(b, w, began)) != GQ_LANE_IDLE) {\n"
@@ -80,10 +78,7 @@ const gq_wayform gq_cuda_ways[GQ_NWAY] = {
   [GQ_WAY_ADJOINT] = { .name = "adjoint",
                        .sections = { "power", "control", "lane", "lanes", "adjoint_nodes", "steps",
                                      "adjoint" },
-                       .begin = "  gq_laneadjoint *b = (gq_laneadjoint *)GQ_FAR(a.loop);\n"
-                                "  char *w = GQ_FAR(b->f.room + b->f.each * GQ_TILE);\n"
-                                "  gq_u64 began = GQ_CLOCK;\n"
-                                "  int what;\n",
+                       .begin = LANES("gq_laneadjoint", "b", "b->f."),
                        .turn = "0",
                        .before = { "  gq_block_begin(&b->f, w);\n"
                                    "  while ((what = gq_adjoint_turn(b, w, began)) != GQ_LANE_IDLE) {\n"
