@@ -13,19 +13,15 @@ void gq_code_free(gq_code *c) {
   *c = (gq_code){ { 0 } };
 }
 
-size_t gq_code_arena(const gq_code *c) {
+static size_t most(const gq_code *c, size_t (*bytes)(const gq_program *p)) {
   size_t n = 0;
   for (int i = 0; i < 2; i++)
-    if (c->prog[i] && gq_program_arena(c->prog[i]) > n) n = gq_program_arena(c->prog[i]);
+    if (c->prog[i] && bytes(c->prog[i]) > n) n = bytes(c->prog[i]);
   return n;
 }
 
-size_t gq_code_lasting(const gq_code *c) {
-  size_t n = 0;
-  for (int i = 0; i < 2; i++)
-    if (c->prog[i] && gq_program_lasting(c->prog[i]) > n) n = gq_program_lasting(c->prog[i]);
-  return n;
-}
+size_t gq_code_arena(const gq_code *c) { return most(c, gq_program_arena); }
+size_t gq_code_lasting(const gq_code *c) { return most(c, gq_program_lasting); }
 
 typedef struct job {
   const gq_field *f;

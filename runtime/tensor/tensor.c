@@ -133,35 +133,21 @@ bool gq_tensor_contiguous(const gq_tensor *t) {
   return true;
 }
 
-int gq_tensor_contiguous_get(gq_tensor *t, gq_tensor **out) {
+/* t itself if it is on d_ (NULL: if it is packed), else a packed copy there. */
+static int itself_or_copy(gq_tensor *t, const gq_device *d_, gq_tensor **out) {
+  gq_tensor *copy;
   *out = NULL;
   if (!t->storage) return gq_fail(GQ_ESTATE, "a traced value has no numbers");
-  if (gq_tensor_contiguous(t)) {
-    *out = gq_tensor_ref(t);
-    return GQ_OK;
-  }
-  gq_tensor *packed;
-  GQ_TRY(gq_tensor_empty_on(t->storage->device, t->dtype, t->shape, &packed));
-  int status = gq_tensor_copy(packed, t);
-  if (status == GQ_OK) *out = packed;
-  else gq_tensor_unref(packed);
+  if (d_ ? t->storage->device == d_ : gq_tensor_contiguous(t)) return *out = gq_tensor_ref(t), GQ_OK;
+  GQ_TRY(gq_tensor_empty_on(d_ ? d_ : t->storage->device, t->dtype, t->shape, &copy));
+  int status = gq_tensor_copy(copy, t);
+  if (status == GQ_OK) *out = copy;
+  else gq_tensor_unref(copy);
   return status;
 }
 
-int gq_tensor_on(gq_tensor *t, const gq_device *d, gq_tensor **out) {
-  *out = NULL;
-  if (!t->storage) return gq_fail(GQ_ESTATE, "a traced value has no numbers");
-  if (t->storage->device == d) {
-    *out = gq_tensor_ref(t);
-    return GQ_OK;
-  }
-  gq_tensor *moved;
-  GQ_TRY(gq_tensor_empty_on(d, t->dtype, t->shape, &moved));
-  int status = gq_tensor_copy(moved, t);
-  if (status == GQ_OK) *out = moved;
-  else gq_tensor_unref(moved);
-  return status;
-}
+int gq_tensor_contiguous_get(gq_tensor *t, gq_tensor **out) { return itself_or_copy(t, NULL, out); }
+int gq_tensor_on(gq_tensor *t, const gq_device *d, gq_tensor **out) { return itself_or_copy(t, d, out); }
 
 int gq_tensor_host(gq_tensor *t, gq_tensor **out) {
   return t->storage && t->storage->device != gq_host ? gq_tensor_on(t, gq_host, out)
