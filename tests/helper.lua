@@ -181,11 +181,6 @@ function helper.legendre(k, x)
   return b
 end
 
--- Where the tests run, and the command that they try, whole paths.
-helper.here = os.getenv "PWD"
-helper.gqlua = os.getenv "GQLUA" or "./gqlua"
-if helper.gqlua:sub(1, 1) ~= "/" then helper.gqlua = helper.here .. "/" .. helper.gqlua end
-
 -- All that a command of the shell prints, errors too, and its exit status, 128 + n for signal n.
 function helper.output(command)
   local pipe = assert(io.popen(("{ %s\n} 2>&1"):format(command)))
@@ -193,6 +188,11 @@ function helper.output(command)
   local _, how, code = pipe:close()
   return text, how == "signal" and 128 + code or code
 end
+
+-- Where the tests run, and the command that they try, whole paths.
+helper.here = helper.output("pwd"):gsub("\n", "")
+helper.gqlua = os.getenv "GQLUA" or "./gqlua"
+if helper.gqlua:sub(1, 1) ~= "/" then helper.gqlua = helper.here .. "/" .. helper.gqlua end
 
 -- A file of these texts; its path.
 function helper.write(path, ...)

@@ -43,26 +43,24 @@ local function times(n, direction)
 end
 
 describe("impulses = moments", function()
-  for _, engine in ipairs { "adjoint", "seminorm", "gq" } do
-    for _, trajectory in ipairs { "reverse", "dense" } do
-      it("meets the exact gradient, " .. engine .. ", " .. trajectory, function()
-        for _, direction in ipairs { 1, -1 } do
-          local t = times(60, direction)
-          local weights = gq.randn(60, 15, 2, { dtype = "float64" })
-          local exact = gradient(t, weights, { gradient = "direct", rtol = 1e-10, atol = 1e-10 })
-          local last = math.huge
-          for _, tol in ipairs { 1e-4, 1e-6, 1e-8 } do
-            local g, info = gradient(t, weights, { gradient = engine, rtol = tol, atol = tol,
-              adjoint = { trajectory = trajectory, impulses = "moments" }, gq = { nodes = "step" } })
-            local error = distance(g, exact)
-            assert.is_true(error < math.max(0.3 * last, 3e-6), ("%g after %g at %g"):format(error, last, tol))
-            assert.is_true(info.restarts < 59)
-            last = error
-          end
-          assert.is_true(last < 2e-5, tostring(last))
+  for engine, trajectory in helper.each({ "adjoint", "seminorm", "gq" }, { "reverse", "dense" }) do
+    it("meets the exact gradient, " .. engine .. ", " .. trajectory, function()
+      for _, direction in ipairs { 1, -1 } do
+        local t = times(60, direction)
+        local weights = gq.randn(60, 15, 2, { dtype = "float64" })
+        local exact = gradient(t, weights, { gradient = "direct", rtol = 1e-10, atol = 1e-10 })
+        local last = math.huge
+        for _, tol in ipairs { 1e-4, 1e-6, 1e-8 } do
+          local g, info = gradient(t, weights, { gradient = engine, rtol = tol, atol = tol,
+            adjoint = { trajectory = trajectory, impulses = "moments" }, gq = { nodes = "step" } })
+          local error = distance(g, exact)
+          assert.is_true(error < math.max(0.3 * last, 3e-6), ("%g after %g at %g"):format(error, last, tol))
+          assert.is_true(info.restarts < 59)
+          last = error
         end
-      end)
-    end
+        assert.is_true(last < 2e-5, tostring(last))
+      end
+    end)
   end
 
   it("costs about the same for 50 and for 800 times", function()
