@@ -74,7 +74,8 @@ end
 
 -- Lines that keep their places: rows of a table, code, and items with a name and a colon in front.
 local function stands_alone(line)
-  return line:find("%S  +%S") or load(line, "", "t") or line:find("^ *[%w_, ]+ = {") or line:find("^ *[%w_]+[%w_, ]-:")
+  if line:find("%S  +%S") or line:find(" %-%->") or line:find("^ *[%w_]+[%w_, ]-:") then return true end
+  return load(line, "", "t") or line:find("^ *[%w_, ]+ = {")
 end
 
 -- The text in such lines; what goes on is indented by two more. Where it went on already, because the next word had no
@@ -83,10 +84,10 @@ local function fold(text)
   local lines, previous = {}, ""
   for line in text:gmatch("[^\n]+") do
     local indent, word = line:match("^( *)(%S*)")
-    local room, last = #previous <= 108 and 100 or 118, lines[#lines]
+    local last = lines[#lines]
     local deeper = #indent - (last and #last:match("^ *") or 0)
     local goes_on = deeper == 2 or deeper == 0 and #indent > 0
-    if last and goes_on and #previous + 1 + #word > room and not word:find("^%u") and not stands_alone(line) then
+    if last and goes_on and #previous + 1 + #word > 100 and not word:find("^%u") and not stands_alone(line) then
       lines[#lines] = last .. " " .. line:match("^ *(.*)")
     else
       lines[#lines + 1] = line

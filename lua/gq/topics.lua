@@ -265,8 +265,8 @@ net:parameters(), net:named_parameters(); net:train(), net:eval(); net:state_dic
   net = gq.nn.mlp{ sizes = {2, 64, 2}, activation = "tanh", time = true }
   net = gq.nn.Sequential{ gq.nn.Linear(2, 16), gq.nn.Tanh(), gq.nn.Linear(16, 1) }
 Your own: local Net = gq.nn.Module:extend("Net"); function Net:init(n) self.layer = gq.nn.Linear(n, n) end;
-  function Net:forward(x) return self.layer(x) end; Net(3). Tensors with requires_grad in fields are parameters
-  forward may take several, (x, h): net(x, h). As dynamics with the time: forward(t, z); a first parameter that
+  function Net:forward(x) return self.layer(x) end; Net(3). Tensors with requires_grad in fields are parameters.
+  Forward may take several, (x, h): net(x, h). As dynamics with the time: forward(t, z); a first parameter that
   is called otherwise than t, time or _ needs Net.time = true, or net(t, z) leaves out t, a number or a 0-d tensor]]
 
 docs.freezing = [[
