@@ -290,6 +290,30 @@ describe("an event where f jumps", function()
   end)
 end)
 
+-- Crossings the other way lie before times that are asked for, and between these and the event.
+describe("events of one direction", function()
+  it("happen where they do, whatever times are asked for", function()
+    local function f(t, z) return 2 * math.pi * gq.cos(2 * math.pi * t) + 0 * z end
+    local function solve(t, gradient)
+      local z0 = gq.tensor({ 0.1 }, { dtype = "float64", requires_grad = true })
+      local z, info = gq.odeint(f, z0, t, { gradient = gradient, event = { { condition = function(_, z) return z[1] end,
+        direction = "up", terminal = false, apply = function(at, z) return z + 0.05 + 0.1 * at end } } })
+      local times = {}
+      for k, e in ipairs(info.events) do times[k] = e.t end
+      return z[-1]:item(), times, gq.grad(z[-1]:sum(), z0):item()
+    end
+    for _, gradient in ipairs { "direct", "gq" } do
+      local last, times, slope = solve({ 0, 2.6 }, gradient)
+      assert.equal(2, #times)
+      for _, t in ipairs { { 0, 0.8, 2.6 }, { 0, 0.6, 0.8, 1.2, 1.3, 2.6 } } do
+        local other, when, moved = solve(t, gradient)
+        assert.close(when, times, 1e-9)
+        assert.close({ other, moved }, { last, slope }, 1e-6)
+      end
+    end
+  end)
+end)
+
 describe("a list of events", function()
   local f64 = { dtype = "float64" }
   local tight = { rtol = 1e-9, atol = 1e-9 }

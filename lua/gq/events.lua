@@ -201,7 +201,8 @@ local function check_state(z, before, i)
   end
 end
 
--- z and t after the events of the numbers given; true: the solve ends.
+-- z and t after the events of the numbers given, from where they were looked for: crossings are counted from there, and
+-- the steps are the same. true: the solve ends.
 local function happen(self, list, at, best, z, t)
   local from = number(t)
   for _ = 0, best[3] do
@@ -244,8 +245,9 @@ function core.with_events(f, z0, t, opts)
   for _, e in ipairs(self.events) do may_end = may_end or e.terminal end
   repeat
     local list, at, best = first_of(self, z, number(now))
-    z, now = self:measure(z, now, at)
-    if list then z, now, ended = happen(self, list, at, best, z, now) end
+    local measured, reached = self:measure(z, now, at)
+    if list then z, now, ended = happen(self, list, at, best, z, now)
+    else z, now = measured, reached end
   until ended or not list
   if may_end and #times == 2 then
     return z, summary(self), gq.is_tensor(now) and now or gq.tensor(now, { dtype = "float64" })
