@@ -569,3 +569,18 @@ describe("clip_grad_norm", function()
     end
   end)
 end)
+
+describe("a state_dict that is not whole", function()
+  it("is refused with what it lacks, and changes nothing", function()
+    local p = gq.ones(2)
+    p.requires_grad = true
+    local opt = gq.optim.adam({ p }, { lr = 0.1 })
+    for _, name in ipairs { "steps", "state", "settings" } do
+      local state = opt:state_dict()
+      state[name] = nil
+      helper.refused("state_dict() expected, got one without " .. name, opt.load_state_dict, opt, state)
+    end
+    helper.refused("state_dict() expected, got number 3", opt.load_state_dict, opt, 3)
+    assert.equal(0.1, opt:state_dict().settings.lr)
+  end)
+end)

@@ -164,11 +164,20 @@ function Groups:state_dict()
   return d
 end
 
+-- What is wrong with the table of a state_dict() that should have these tables; nil: nothing.
+local function lacks(t, names)
+  for name in names:gmatch("%S+") do
+    if type(t) ~= "table" or type(t[name]) ~= "table" then
+      local got = type(t) == "table" and "one without " .. name or describe(t)
+      return "the table of a state_dict() expected, got " .. got
+    end
+  end
+end
+
 -- The part of a state that belongs to each group; nil and what is wrong.
 local function parts_of(self, t)
-  if type(t) ~= "table" or type(t.steps) ~= "table" or type(t.state) ~= "table" then
-    return nil, "the table of a state_dict() expected, got " .. describe(t)
-  end
+  local wrong = lacks(t, "steps state")
+  if wrong then return nil, wrong end
   if type(t.groups) ~= "table" or #t.groups ~= #self.groups then
     return nil, ("the state has %s groups of parameters, this has %d"):format(
       type(t.groups) == "table" and #t.groups or "no", #self.groups)
@@ -293,9 +302,8 @@ end
 -- What is wrong with a state for this optimiser; nil: it fits.
 function Optimiser:check_state_dict(t)
   local core = self._core
-  if type(t) ~= "table" or type(t.steps) ~= "table" or type(t.state) ~= "table" or type(t.settings) ~= "table" then
-    return "the table of a state_dict() expected, got " .. describe(t)
-  end
+  local wrong = lacks(t, "steps state settings")
+  if wrong then return wrong end
   if t.kind ~= core:kind() then return ("the state is of %s, this is %s"):format(tostring(t.kind), core:kind()) end
   return check_steps(core, t) or check_moments(core, t) or check_settings(core, t.settings)
 end
