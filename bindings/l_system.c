@@ -4,6 +4,7 @@
 */
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
@@ -104,6 +105,15 @@ static bool silent;
 bool gqL_warn(const char *text) {
   if (!silent) fprintf(stderr, "warning: %s\n", text);
   return !silent;
+}
+
+static void to_stderr(const char *text) { fputs(text, stderr); }
+
+static int narrate(lua_State *L) {
+  bool off = lua_type(L, 1) == LUA_TBOOLEAN && !lua_toboolean(L, 1);
+  if (!off) gqL_checktype(L, 1, LUA_TSTRING);
+  gqL_try(L, gq_narrate(off ? "" : lua_tostring(L, 1), to_stderr));
+  return 0;
 }
 
 static int warnings(lua_State *L) {
@@ -217,6 +227,14 @@ static const gqL_function functions[] = {
   { "peak_reset", peak_reset, false, "gq.peak_reset(): the peak of gq.memory starts again from now" },
   { "warnings", warnings, false,
     "gq.warnings([on]): do solves warn on stderr, once for each kind? info.warning tells in any case" },
+  { "narrate", narrate, false,
+    "gq.narrate(topics): from now on solves and their ways back tell on stderr what they do, a line each: "
+    "\"step\" their tried steps (not those that a device or rows with steps of their own decide, nor an "
+    "audit's), "
+    "\"quad\" rounds of the quadrature by error control, \"mem\" bytes and evaluations in the end, \"ir\" "
+    "programs "
+    "as they are compiled; several as \"step,quad\", false: none. GQ_TRACE=step,quad of the environment does "
+    "the same" },
   { "allow_tf32", allow_tf32, false,
     "gq.allow_tf32([on]): may float32 products on a GPU be rounded to 11 bits before they are made, where "
     "its units for that are faster? Those of solves by tiles are not (info.lowering). Tells what holds, at "
@@ -280,6 +298,12 @@ static void push_version(lua_State *L) {
 }
 
 void gqL_open_system(lua_State *L) {
+  const char *topics = getenv("GQ_TRACE");
+  if (topics && gq_narrate(topics, to_stderr) != GQ_OK) {
+    lua_pushfstring(L, "GQ_TRACE: %s", gq_message());
+    gqL_warn(lua_tostring(L, -1));
+    lua_pop(L, 1);
+  }
   gqL_register(L, functions);
   push_version(L);
   lua_setfield(L, -2, "version");

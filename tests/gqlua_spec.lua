@@ -625,3 +625,31 @@ describe("a condition on a tensor", function()
       "{event = function(t, z) return z:lt(0.5) and z - 0.2 or z - 0.8 end})"))))
   end)
 end)
+
+describe("what solves do", function()
+  it("is told on stderr, of the topics that gq.narrate or GQ_TRACE names", function()
+    local script = "local k = gq.tensor({50}, {requires_grad = true}) " ..
+      "local z, info = gq.odeint(function(t, z) return -k * z * t end, gq.ones(1), {0, 2}, " ..
+      " {gradient = 'gq', audit = false, method = 'bosh3', %s}); z:sum():backward() " ..
+      "print(info.steps, info.rejected, info.nfe, info.rounds)"
+    local function told(before, options, environment)
+      local out, err = shell((environment or "") .. quote(gqlua) .. " -e " .. quote(before .. script:format(options)))
+      return err, out:match("(%d+)%s+(%d+)%s+(%d+)%s+(%d+)")
+    end
+    local function count(text, pattern) return select(2, text:gsub(pattern, "")) end
+    local err, steps, rejected, nfe = told("gq.narrate('step,mem') ", "first_step = 1")
+    local there = err:match("^(.-mem: there.-\n)")
+    assert.equal(tonumber(steps) + tonumber(rejected), count(there, "step: t "))
+    assert.equal(tonumber(rejected), count(there, ": refused\n"))
+    assert.truthy(tonumber(rejected) > 0)
+    assert.matches(("mem: there for gq: %s steps, %s refused, %s evaluations"):format(steps, rejected, nfe), err)
+    assert.matches("mem: back by gq: %d+ evaluations, %d+ nodes, %d+ bytes", err)
+    assert.equal("", (told("gq.narrate('step,quad,mem,ir') gq.narrate(false) ", "")))
+    local quad, _, _, _, rounds = told("", "gq = {nodes = 'auto'}", "GQ_TRACE=quad,ir ")
+    assert.matches("ir: program: %d+ instructions", quad)
+    assert.matches(("quad: t 2 to 0, round %s: pieces %%d+"):format(rounds), quad)
+    assert.matches('^warning: GQ_TRACE: .*step, quad.* expected, got "steps"', (told("", "", "GQ_TRACE=steps ")))
+    assert.matches('expected, got "all"', (told("gq.narrate('quad,all') ", "")))
+    assert.matches("string expected, got no", (told("gq.narrate() ", "")))
+  end)
+end)

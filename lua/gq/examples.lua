@@ -563,6 +563,9 @@ mse_loss
 mul
   gq.tensor {1, 2} * 3 --> tensor({3, 6}, float32)
   gq.mul(gq.tensor {{1}, {2}}, gq.tensor {1, 10}) --> tensor({{1, 10}, {2, 20}}, float32)
+narrate
+  gq.narrate("step,mem")       -- solves tell of their steps and bytes on stderr
+  gq.narrate(false)            -- no more
 narrow
   gq.tensor {1, 2, 3, 4}:narrow(1, 2, 2) --> tensor({2, 3}, float32)
   gq.narrow(gq.eye(3), 2, 1, 1) --> tensor({{1}, {0}, {0}}, float32)

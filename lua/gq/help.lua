@@ -164,7 +164,7 @@ local subjects <const> = {
   { "plots", "pictures in the terminal and in files: gq.plot", nil },
   { "sweeps", "scripts over many settings: gq.sweep, gq.tabulate", "sweep sweep_results tabulate cli experiment" },
   { "machine", "threads, seeds, dtypes, devices, memory, time",
-    "set_threads manual_seed set_default_dtype devices allow_tf32 memory clock warnings version" },
+    "set_threads manual_seed set_default_dtype devices allow_tf32 memory clock warnings narrate version" },
   { "prompt", "what can be typed here: Tab, _, %time, !ls", nil },
 }
 

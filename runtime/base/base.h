@@ -6,6 +6,7 @@
 #ifndef GQ_BASE_H
 #define GQ_BASE_H
 
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -93,6 +94,21 @@ typedef struct gq_text {
 } gq_text;
 void gq_text_add(gq_text *t, const void *bytes, size_t n);
 __attribute__((format(printf, 2, 3))) void gq_text_put(gq_text *t, const char *fmt, ...);
+void gq_text_putv(gq_text *t, const char *fmt, va_list args);
+
+/* ---- narration: what is done, for who asks to see it ---- */
+typedef enum gq_topic {
+  GQ_TELL_IR,      /* programs, as they are compiled */
+  GQ_TELL_STEP,    /* tried steps */
+  GQ_TELL_QUAD,    /* rounds of the quadrature along the way back */
+  GQ_TELL_MEM,     /* what solves and their ways back held at most */
+  GQ_NTOPICS
+} gq_topic;
+/* From now on lines of these topics ("step,quad"; "": of none) go to `to`, which any thread may call. GQ_EARG: another
+** name among them; nothing has changed. */
+int gq_narrate(const char *names, void (*to)(const char *text));
+bool gq_narrates(gq_topic topic);
+__attribute__((format(printf, 2, 3))) void gq_tell(gq_topic topic, const char *fmt, ...);   /* where it is told of */
 
 /* ---- interrupt: set by a signal handler, polled once a step ---- */
 void gq_interrupt(void);                 /* async-signal-safe */

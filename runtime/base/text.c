@@ -3,7 +3,6 @@
 */
 #include "base.h"
 
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -23,14 +22,19 @@ void gq_text_add(gq_text *t, const void *bytes, size_t n) {
   t->n += n, t->s[t->n] = '\0';
 }
 
+void gq_text_putv(gq_text *t, const char *fmt, va_list args) {
+  va_list twice;
+  va_copy(twice, args);
+  int n = vsnprintf(NULL, 0, fmt, twice);
+  va_end(twice);
+  if (n < 0 || !room(t, (size_t)n)) return;
+  vsnprintf(t->s + t->n, (size_t)n + 1, fmt, args);
+  t->n += (size_t)n;
+}
+
 void gq_text_put(gq_text *t, const char *fmt, ...) {
   va_list args;
   va_start(args, fmt);
-  int n = vsnprintf(NULL, 0, fmt, args);
+  gq_text_putv(t, fmt, args);
   va_end(args);
-  if (n < 0 || !room(t, (size_t)n)) return;
-  va_start(args, fmt);
-  vsnprintf(t->s + t->n, (size_t)n + 1, fmt, args);
-  va_end(args);
-  t->n += (size_t)n;
 }

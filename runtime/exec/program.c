@@ -54,6 +54,12 @@ static int compile(gq_compiler *c, gq_program *p, int nphase) {
   return gq_pass_lower(c);
 }
 
+static void narrate(const gq_program *p) {
+  char *text = gq_narrates(GQ_TELL_IR) ? gq_program_print(p) : NULL;
+  if (text) gq_tell(GQ_TELL_IR, "%s", text);
+  gq_free(text);
+}
+
 int gq_program_new(const gq_backend *on, const gq_graph *g, int n, const gq_outspec *outs, gq_program **p) {
   int nphase;
   *p = NULL;
@@ -64,7 +70,7 @@ int gq_program_new(const gq_backend *on, const gq_graph *g, int n, const gq_outs
   gq_compiler c = { .g = g, .n = gq_graph_size(g), .nout = n, .outs = outs };
   int status = compile(&c, made, nphase);
   gq_pool_free(&c.own);
-  if (status == GQ_OK) *p = made;
+  if (status == GQ_OK) *p = made, narrate(made);
   else gq_program_free(made);
   return status;
 }

@@ -147,6 +147,7 @@ static int solve_tighter(const gq_problem *p, const gq_ode_options *asked, gq_so
   if (mine == WHOLE && !(o.max_step > 0 && o.max_step < longest)) o.max_step = longest;
   if (mine == WHOLE && !(o.back_max_step > 0 && o.back_max_step < longest)) o.back_max_step = longest;
   bool logged = gq_steplog_hold(true);
+  gq_tell(GQ_TELL_MEM, "audit of this solve, the first of its kind, by shorter steps:");
   int status = gq_solve(&q, &o, false, &z, &info, &s->tighter);
   if (status == GQ_OK && switches) status = gq_quotient_solve(&q, &o, s);
   gq_steplog_hold(logged);
@@ -248,6 +249,7 @@ static int compare(gq_solution *s, gq_tensor *gz, const gq_gradients *got, gq_gr
 static int compare_once(gq_solution *s, gq_tensor *gz, const gq_gradients *got) {
   gq_gradients fine = { .capture = gq_calloc(s->plan->field->ncapture + 1, sizeof *fine.capture) };
   bool logged = gq_steplog_hold(true);
+  gq_tell(GQ_TELL_MEM, "audit of this way back:");
   int status = fine.capture ? compare(s, gz, got, &fine) : GQ_OK;
   gq_steplog_hold(logged);
   drop(s, &fine);

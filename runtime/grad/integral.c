@@ -218,6 +218,8 @@ static int refine_window(gq_back *k, double to) {
     GQ_TRY(evaluate_pieces(k, false));
     GQ_TRY(gq_refine_judge(r, (last - to) / (last - first), spacing));
     GQ_TRY(judge_by_stages(k));
+    gq_tell(GQ_TELL_QUAD, "t %.9g to %.9g, round %d: pieces %d, of which more are made %d; nodes so far %lld",
+            k->window, to, r->round, r->nwork, r->nnext, (long long)r->nodes);
     GQ_TRY(withdraw_pieces(k));
   } while (gq_refine_next(r));
   if (r->halved > halved) mark_panel(k);

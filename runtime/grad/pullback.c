@@ -248,6 +248,8 @@ static int backward_sums(gq_solution *s, gq_tensor *gz_, const double sums[2], g
     if (s->bytes > s->info.peak_bytes) s->info.peak_bytes = s->bytes;
     s->bytes = held;
     s->info.nfe_backward = b.nfe;
+    gq_tell(GQ_TELL_MEM, "back by %s: %lld evaluations, %lld nodes, %zu bytes at most", s->o.engine->name,
+            (long long)b.nfe, (long long)s->info.nodes, s->info.peak_bytes);
     for (int i = 0; collected && status != GQ_OK && i < s->plan->field->ncapture; i++)
       gq_tensor_unref(gcapture[i]), gcapture[i] = NULL;
   }

@@ -139,6 +139,9 @@ static int solve(const gq_problem *p, const gq_ode_options *o, bool partial, boo
     if (gq_keeps_trajectory(o->engine)) s->info.trajectory = o->trajectory, s->info.moments = o->moments;
     memcpy(s->info.reason, info->reason, sizeof info->reason);
     *info = s->info;
+    gq_tell(GQ_TELL_MEM, "there for %s: %lld steps, %lld refused, %lld evaluations, %zu bytes at most",
+            o->engine->name, (long long)info->steps, (long long)info->rejected, (long long)info->nfe,
+            info->peak_bytes);
   }
   *over = s->over;
   info->status = status;

@@ -9,7 +9,7 @@
 #include <math.h>
 #include <string.h>
 
-/* ---- step log, for tests ---- */
+/* ---- step log, for tests, and what is told of steps ---- */
 
 static _Thread_local struct {
   bool on, held;
@@ -18,7 +18,12 @@ static _Thread_local struct {
 } steplog;
 
 static void log_row(double a, double b, double c, double d) {
-  if (!steplog.on || steplog.held) return;
+  if (steplog.held) return;
+  if (isnan(a)) gq_tell(GQ_TELL_STEP, "first step %.3g", b);
+  else
+    gq_tell(GQ_TELL_STEP, "t %.9g, step %.3g, error %.3g of the tolerance%s", a, b, c,
+            d != 0 ? "" : ": refused");
+  if (!steplog.on) return;
   if (gq_room(&steplog.rows, &steplog.room, steplog.n, sizeof *steplog.rows) != GQ_OK) return;
   double *r = steplog.rows[steplog.n++];
   r[0] = a, r[1] = b, r[2] = c, r[3] = d;
