@@ -225,7 +225,8 @@ describe("a line in a terminal", function()
   -- All that the terminal was sent for these keys, each by itself.
   local function typed(environment, keys, columns)
     local folder = helper.folder()
-    local parts = { "sleep 0.4" }
+    local greeted = ("grep -q leaves %s/out"):format(folder)
+    local parts = { ("for i in $(seq 400); do %s && break; sleep 0.02; done; sleep 0.1"):format(greeted) }
     for _, key in ipairs(keys) do parts[#parts + 1] = ("printf '%%b' %s; sleep 0.03"):format(helper.quote(key)) end
     local command = ("(%s; sleep 0.1; printf '\\025\\004'; sleep 0.1) | env HOME=%s LC_ALL=C.UTF-8 %s timeout 20 " ..
       "script -qec %s /dev/null >%s/out 2>&1"):format(table.concat(parts, "; "), folder, environment,
