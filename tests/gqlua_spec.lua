@@ -637,7 +637,7 @@ describe("what solves do", function()
       return err, out:match("(%d+)%s+(%d+)%s+(%d+)%s+(%d+)")
     end
     local function count(text, pattern) return select(2, text:gsub(pattern, "")) end
-    local err, steps, rejected, nfe = told("gq.narrate('step,mem') ", "first_step = 1")
+    local err, steps, rejected, nfe = told("gq.narrate('step, mem') ", "first_step = 1")
     local there = err:match("^(.-mem: there.-\n)")
     assert.equal(tonumber(steps) + tonumber(rejected), count(there, "step: t "))
     assert.equal(tonumber(rejected), count(there, ": refused\n"))

@@ -15,8 +15,8 @@ static void (*_Atomic teller)(const char *text);
 
 int gq_narrate(const char *names, void (*to)(const char *text)) {
   unsigned wanted = 0;
-  for (const char *at = names; *at;) {
-    size_t n = strcspn(at, ",");
+  for (const char *at = names + strspn(names, ", "); *at; at += strspn(at, ", ")) {
+    size_t n = strcspn(at, ", ");
     int k = 0;
     while (k < GQ_NTOPICS && (strlen(topics[k]) != n || memcmp(at, topics[k], n) != 0)) k++;
     if (k == GQ_NTOPICS)
@@ -24,7 +24,7 @@ int gq_narrate(const char *names, void (*to)(const char *text)) {
                      "ir, step, quad, mem or several of these (\"step,quad\") expected, got \"%.*s\"", (int)n,
                      at);
     wanted |= 1u << k;
-    at += n + (at[n] == ',');
+    at += n;
   }
   atomic_store(&teller, to);
   atomic_store(&told, wanted);
