@@ -136,8 +136,8 @@ ACCESS(2)
 ACCESS(4)
 ACCESS(8)
 ACCESS(16)
-void __tsan_read_range(void *p, size_t n) { range(p, n, false); }
-void __tsan_write_range(void *p, size_t n) { range(p, n, true); }
+void __tsan_read_range(void *p, long n) { range(p, (size_t)n, false); }
+void __tsan_write_range(void *p, long n) { range(p, (size_t)n, true); }
 void __tsan_func_entry(void *p) {}
-void __tsan_func_exit(void) {}
+void __tsan_func_exit(void *p) {}
 void __tsan_init(void) {}
